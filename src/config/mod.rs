@@ -1,0 +1,173 @@
+//! What the operator wrote, understood: TOML files in, one [`Config`] out, and nothing that cannot work gets through.
+
+use std::path::PathBuf;
+
+use crate::id::{HostName, IdScope, RegistrationId};
+use crate::protocol::Via;
+
+/// The whole configuration. Reading it touched the configuration files only; keys and certificates are opened by `attestation`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[dps]`: where the service is and how to reach it.
+    pub dps: Dps,
+    /// `[attestation]`: who we are and how we prove it.
+    pub attestation: Profile,
+    /// `[hub]`: how the assigned hub is reached for the proof.
+    pub hub: Hub,
+    /// Whom TLS trusts, for DPS and hub alike.
+    pub trust: Trust,
+    /// The proxy on the way to DPS and hub.
+    pub proxy: Option<Proxy>,
+    /// `[state] directory`: the record lives here; created 0700 if missing.
+    pub state_directory: PathBuf,
+    /// `[runtime] directory`: `assignment.json` is written here.
+    pub runtime_directory: PathBuf,
+}
+
+/// `[dps]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dps {
+    /// `host`: the global endpoint, a sovereign cloud's, or one instance's own.
+    pub host: HostName,
+    /// `id_scope`: the tenant.
+    pub id_scope: IdScope,
+    /// `transport`: the ways to try, in order. One, or all three for `auto`.
+    pub routes: Vec<Via>,
+    /// `mqtt_port`, 1 to 65535.
+    pub mqtt_port: u16,
+    /// `https_port`, 1 to 65535; for WebSocket too.
+    pub https_port: u16,
+    /// `api_version`, such as `2021-06-01`.
+    pub api_version: String,
+    /// `payload` or `payload_file`: a JSON text for custom allocation, checked to be JSON when it was inline.
+    pub payload: Option<Payload>,
+}
+
+/// The custom allocation payload (DPS device API, custom allocation payload).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Payload {
+    /// `payload`: JSON text, already parsed.
+    Inline(serde_json::Value),
+    /// `payload_file`: read when registering.
+    File(PathBuf),
+}
+
+/// `[attestation]`: one variant per method, so that settings of two methods cannot meet.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Profile {
+    /// `method = "symmetric-key"`
+    SymmetricKey {
+        /// `registration_id` or `registration_id_from`.
+        registration_id: RegistrationIdSource,
+        /// `key_file` or `key_credential`.
+        primary: KeySource,
+        /// `secondary_key_file` or `secondary_key_credential`.
+        secondary: Option<KeySource>,
+    },
+    /// `method = "x509"`
+    X509 {
+        /// `registration_id`, `registration_id_from`, or the certificate's common name.
+        registration_id: RegistrationIdSource,
+        /// `certificate_file`: PEM, leaf first.
+        chain: PathBuf,
+        /// `private_key_file`: PEM of PKCS#8, SEC1 or PKCS#1.
+        key: PathBuf,
+    },
+}
+
+/// Where a symmetric key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// `…key_file`: base64 text in a file that only its owner (or root's group) reads.
+    File(PathBuf),
+    /// `…key_credential`: the name of a systemd credential, found under `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+}
+
+/// Where the registration ID comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistrationIdSource {
+    /// `registration_id`: used as it is written.
+    Written(RegistrationId),
+    /// `registration_id_from`, behind `registration_id_prefix`.
+    From {
+        /// What to read.
+        source: IdentitySource,
+        /// Put before it, as it is written. Empty if none.
+        prefix: String,
+    },
+}
+
+/// `registration_id_from`: what of this very machine names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// `certificate-cn`: the common name of the leaf certificate; x509 only, and its default.
+    CertificateCn,
+    /// `device-tree-serial`
+    DeviceTreeSerial,
+    /// `dmi-serial`
+    DmiSerial,
+    /// `mac:IFACE`
+    Mac(String),
+    /// `machine-id`: an application-specific hash of it (machine-id(5)).
+    MachineId,
+    /// `file:PATH`
+    File(PathBuf),
+}
+
+/// `[hub]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hub {
+    /// `transport`: the ways to try for the proof, in order; MQTT, WebSocket, or both for `auto`.
+    pub routes: Vec<Via>,
+    /// `mqtt_port`, 1 to 65535.
+    pub mqtt_port: u16,
+    /// `https_port`, 1 to 65535: the WebSocket's.
+    pub https_port: u16,
+    /// `verify`
+    pub verify: Verify,
+    /// `gateway_host`, `gateway_ca_file`: the parent gateway through which the hub is reached.
+    pub gateway: Option<Gateway>,
+}
+
+/// `[hub] verify`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// `on-change`: after a first assignment and after a hub move.
+    OnChange,
+    /// `never`
+    Never,
+}
+
+/// A parent gateway: TLS goes to it, while user name and token keep the hub's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// `gateway_host`
+    pub host: HostName,
+    /// `gateway_ca_file`: trusted in addition, for this host.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `ca_file`, `ca_only`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// The system's certificate store.
+    System,
+    /// The system's store and this PEM file.
+    SystemAnd(PathBuf),
+    /// This PEM file alone.
+    Only(PathBuf),
+}
+
+/// An HTTP proxy that is asked to CONNECT. Its credentials are read from `credentials_file` when they are needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// The proxy's host.
+    pub host: HostName,
+    /// Its port, 1 to 65535.
+    pub port: u16,
+    /// `proxy_credentials_file`: `user:password`.
+    pub credentials_file: Option<PathBuf>,
+    /// Hosts that are reached without it: `NO_PROXY`, when the proxy came from the environment.
+    pub except: Vec<String>,
+}

@@ -1,0 +1,1 @@
+//! When to try again: placeholder until the registration steps are in.
