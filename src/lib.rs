@@ -13,3 +13,4 @@ pub mod transcript;
 pub mod tls;
 pub mod attestation;
 pub mod transport;
+pub mod proof;
