@@ -20,7 +20,7 @@ use crate::protocol::retry::Backoff;
 use crate::protocol::{KeySlot, Via, wire};
 use crate::record::{Record, RecordError, Store};
 use crate::transcript::Transcript;
-use crate::transport::{Limits, Service};
+use crate::transport::{Limits, Service, note};
 
 /// The longest that one exchange may take: to connect, and then to be answered.
 const EXCHANGE: Duration = Duration::from_secs(10);
@@ -124,7 +124,8 @@ impl Agent {
 
     async fn believable_clock(&self, end: Deadline) -> Result<(), Failure> {
         while let Some(behind) = self.clock.below_floor() {
-            let why = format!("the clock is {} s behind the earliest time it can be; waiting for somebody to set it", behind.as_secs());
+            let why =
+                format!("the clock is {} s behind the earliest time it can be; waiting for somebody to set it", behind.as_secs());
             let left = end.left(&self.clock);
             if left.is_zero() {
                 return Err(Failure::new(Blame::Clock, why));
@@ -163,7 +164,11 @@ impl Agent {
         let allowed = exchange.patience_left(self.clock.instant()).map_or(EXCHANGE, |left| left.min(EXCHANGE));
         let limits = Limits { connect: allowed, reply: allowed };
         let answer = service.exchange(&connection, exchange.request(), limits).await;
-        let reply = answer.and_then(|answer| wire::decode(exchange.request(), &answer, id, self.clock.now()));
+        let reply = answer.and_then(|answer| {
+            self.transcript.answer(&answer);
+            wire::decode(exchange.request(), &answer, id, self.clock.now())
+                .inspect_err(|nonsense| note(&self.transcript, nonsense))
+        });
         match reply {
             Ok(reply) => exchange.replied(reply, self.clock.instant()),
             Err(lost) => exchange.lost(lost, self.clock.instant()),
@@ -200,7 +205,12 @@ impl Agent {
     }
 
     /// Tries the hub with the new credential, where the configuration wants that and something is new.
-    async fn prove(&self, registered: Registered, previous: Option<&Record>, end: Deadline) -> Result<(Registered, Proof), Failure> {
+    async fn prove(
+        &self,
+        registered: Registered,
+        previous: Option<&Record>,
+        end: Deadline,
+    ) -> Result<(Registered, Proof), Failure> {
         let same = |record: &&Record| record.assigned_hub == registered.assignment.hub.as_str() && self.is_ours(record);
         match (self.config.hub.verify, previous.filter(same)) {
             (Verify::Never, _) => Ok((registered, Proof::Unverified)),
@@ -223,7 +233,9 @@ impl Agent {
                     if wait >= end.left(&self.clock) {
                         return Err(hub_refuses(&registered, code));
                     }
-                    self.progress.wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub)).await;
+                    self.progress
+                        .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
+                        .await;
                 }
             }
             if refusals == REFUSALS_BEFORE_ANOTHER_REGISTRATION {

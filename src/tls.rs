@@ -62,7 +62,9 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// A private key is of a kind that TLS here cannot use.
-    #[error("the private key cannot be used for TLS: it must be RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519")]
+    #[error(
+        "the private key cannot be used for TLS: it must be RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519"
+    )]
     Key(#[source] rustls::Error),
     /// The parts do not fit together. A defect of this program.
     #[error("TLS cannot be set up")]
@@ -73,9 +75,11 @@ impl TlsError {
     /// Who can mend it.
     pub const fn blame(&self) -> Blame {
         match self {
-            Self::NoSystemRoots { .. } | Self::Unreadable { .. } | Self::Empty { .. } | Self::Unusable { .. } | Self::Setup(_) => {
-                Blame::Configuration
-            }
+            Self::NoSystemRoots { .. }
+            | Self::Unreadable { .. }
+            | Self::Empty { .. }
+            | Self::Unusable { .. }
+            | Self::Setup(_) => Blame::Configuration,
             Self::Key(_) => Blame::Credential,
         }
     }
@@ -131,9 +135,9 @@ pub fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 pub fn lost(error: &rustls::Error, host: &str) -> Lost {
     let host = host.to_owned();
     match error {
-        rustls::Error::InvalidCertificate(fault @ (CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. })) => {
-            Lost::NotYetValid { host, why: explain(fault) }
-        }
+        rustls::Error::InvalidCertificate(
+            fault @ (CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }),
+        ) => Lost::NotYetValid { host, why: explain(fault) },
         rustls::Error::InvalidCertificate(fault) => Lost::Untrusted { host, why: explain(fault) },
         rustls::Error::NoCertificatesPresented => Lost::Untrusted { host, why: "it has none".to_owned() },
         other => Lost::Unreachable { stage: Stage::Tls, why: format!("the TLS handshake with {host} failed: {other}") },
@@ -216,7 +220,9 @@ impl ServerCertVerifier for Judge {
 
 /// An issuer that is not among the trusted ones.
 #[derive(Debug, ThisError)]
-#[error("its issuer {name:?} is not trusted; if this network inspects TLS or the service is a private one, put that CA into ca_file")]
+#[error(
+    "its issuer {name:?} is not trusted; if this network inspects TLS or the service is a private one, put that CA into ca_file"
+)]
 struct StrangeIssuer {
     name: String,
 }

@@ -5,9 +5,4 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-pub(crate) async fn serve(
-    _service: Arc<Service>,
-    _stream: TlsStream<TcpStream>,
-    _certificates: Vec<CertificateDer<'static>>,
-) {
-}
+pub(crate) async fn serve(_service: Arc<Service>, _stream: TlsStream<TcpStream>, _certificates: Vec<CertificateDer<'static>>) {}

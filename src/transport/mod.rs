@@ -133,6 +133,7 @@ impl<'a> Service<'a> {
             Some(open) => open,
             None => self.connect(connection, limits).await?,
         };
+        self.transcript.line(format_args!("> {request}"));
         let answer = match &mut open.line {
             Line::Mqtt(session) => session.ask(request, &self.register_body, self.within(limits.reply)).await?,
             Line::Https(session) => {

@@ -5,11 +5,11 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Response, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::dial::Stream;
@@ -96,7 +96,9 @@ fn refused_upgrade(error: Error, peer: &Peer) -> Failure {
     let stage = peer.stage_of_hang_up(Stage::Open);
     match error {
         Error::Http(response) => refusal(response, peer),
-        Error::Protocol(ProtocolError::HandshakeIncomplete) => peer.failure(&io::Error::from(io::ErrorKind::UnexpectedEof), stage),
+        Error::Protocol(ProtocolError::HandshakeIncomplete) => {
+            peer.failure(&io::Error::from(io::ErrorKind::UnexpectedEof), stage)
+        }
         Error::Io(error) => peer.failure(&error, stage),
         other => Lost::Nonsense(format!("{} does not open a WebSocket: {other}", peer.place)).into(),
     }
@@ -113,7 +115,10 @@ fn refusal(response: Response<Option<Vec<u8>>>, peer: &Peer) -> Failure {
             ..Answer::default()
         }),
         _ => {
-            let why = format!("{} answers the WebSocket upgrade with {status}: something on the way takes it for plain HTTP", peer.place);
+            let why = format!(
+                "{} answers the WebSocket upgrade with {status}: something on the way takes it for plain HTTP",
+                peer.place
+            );
             unreachable(Stage::Open, why).into()
         }
     }
