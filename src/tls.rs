@@ -132,6 +132,7 @@ pub fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 }
 
 /// What a failed handshake means, apart from a [`refusal`] of our own certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls's enums grow, and what is new is like the rest")]
 pub fn lost(error: &rustls::Error, host: &str) -> Lost {
     let host = host.to_owned();
     match error {
@@ -149,6 +150,7 @@ pub fn lost(error: &rustls::Error, host: &str) -> Lost {
 ///
 /// On the network such an alert looks like any other failure; but trying again with the same certificate is of no use, and
 /// the service says the same on other layers as 401. So that is what it becomes.
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls's enums grow, and what is new is like the rest")]
 pub fn refusal(error: &rustls::Error) -> Option<String> {
     let rustls::Error::AlertReceived(alert) = error else { return None };
     let about = match alert {
@@ -186,13 +188,10 @@ impl ServerCertVerifier for Judge {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verdict = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        verdict.map_err(|error| match error {
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                // The topmost certificate that was sent tells most about who sits there.
-                StrangeIssuer::of(intermediates.last().unwrap_or(end_entity)).into()
-            }
-            other => other,
-        })
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        // The topmost certificate that was sent tells most about who sits there.
+        let stranger = || StrangeIssuer::of(intermediates.last().unwrap_or(end_entity)).into();
+        verdict.map_err(|error| if error == unknown { stranger() } else { error })
     }
 
     fn verify_tls12_signature(
@@ -242,6 +241,7 @@ impl From<StrangeIssuer> for rustls::Error {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls's enums grow, and what is new is like the rest")]
 fn explain(fault: &CertificateError) -> String {
     match fault {
         CertificateError::Expired => "it has expired".to_owned(),

@@ -80,6 +80,7 @@ impl Wire {
 }
 
 /// I/O errors keep their cause, which may be TLS's; what only a broken peer sends is `InvalidData`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's other errors mean one thing")]
 fn as_io(error: Error) -> io::Error {
     match error {
         Error::Io(error) => error,
@@ -92,6 +93,7 @@ fn as_io(error: Error) -> io::Error {
 
 /// What it means that there is no WebSocket. That a service refuses us or is busy is its answer; any other status means that
 /// this way is not open.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's other errors mean one thing")]
 fn refused_upgrade(error: Error, peer: &Peer) -> Failure {
     let stage = peer.stage_of_hang_up(Stage::Open);
     match error {
