@@ -14,7 +14,7 @@ use crate::config::{Config, Payload, Verify};
 use crate::failure::Failure;
 use crate::files;
 use crate::progress::Progress;
-use crate::proof::{self, Attempt};
+use crate::proof::{Attempt, Proof};
 use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
 use crate::protocol::retry::Backoff;
 use crate::protocol::{KeySlot, Via, wire};
@@ -161,8 +161,7 @@ impl Agent {
         let connection = exchange.connection();
         let id = self.attestation.registration_id();
         self.progress.doing(format_args!("asking {} for {id} over {}", self.config.dps.host, connection.via));
-        let allowed = exchange.patience_left(self.clock.instant()).map_or(EXCHANGE, |left| left.min(EXCHANGE));
-        let limits = Limits { connect: allowed, reply: allowed };
+        let limits = limits(exchange.patience_left(self.clock.instant()).unwrap_or(EXCHANGE));
         let answer = service.exchange(&connection, exchange.request(), limits).await;
         let reply = answer.and_then(|answer| {
             self.transcript.answer(&answer);
@@ -210,22 +209,23 @@ impl Agent {
         registered: Registered,
         previous: Option<&Record>,
         end: Deadline,
-    ) -> Result<(Registered, Proof), Failure> {
+    ) -> Result<(Registered, Standing), Failure> {
         let same = |record: &&Record| record.assigned_hub == registered.assignment.hub.as_str() && self.is_ours(record);
         match (self.config.hub.verify, previous.filter(same)) {
-            (Verify::Never, _) => Ok((registered, Proof::Unverified)),
-            (Verify::OnChange, Some(record)) if record.proof == Proof::Proven.word() => Ok((registered, Proof::Proven)),
+            (Verify::Never, _) => Ok((registered, Standing::Unverified)),
+            (Verify::OnChange, Some(record)) if record.proof == Standing::Proven.word() => Ok((registered, Standing::Proven)),
             (Verify::OnChange, _) => self.prove_until_accepted(registered, end).await,
         }
     }
 
     /// A refusal is repeated, since a new identity takes time to spread, with one more registration among the tries.
-    async fn prove_until_accepted(&self, mut registered: Registered, end: Deadline) -> Result<(Registered, Proof), Failure> {
+    async fn prove_until_accepted(&self, mut registered: Registered, end: Deadline) -> Result<(Registered, Standing), Failure> {
         let end = end.or_after(&self.clock, HUB_PATIENCE);
+        let probe = Proof::new(&self.config, &self.attestation, self.clock, &self.transcript)?;
         let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20), seed());
         let mut refusals = 0;
         loop {
-            match self.try_hub(&registered).await? {
+            match self.try_hub(&probe, &registered, end).await? {
                 Verdict::Adopt(proof) => return Ok((registered, proof)),
                 Verdict::Refused(code) => {
                     refusals += 1;
@@ -244,30 +244,31 @@ impl Agent {
         }
     }
 
-    async fn try_hub(&self, registered: &Registered) -> Result<Verdict, Failure> {
+    async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
+        let limits = limits(end.left(&self.clock));
         let hub = &registered.assignment.hub;
         self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
-        let verdict = match proof::try_hub(&self.config, &self.attestation, &self.clock, &self.transcript, registered).await? {
-            Attempt::Proven => Verdict::Adopt(Proof::Proven),
+        let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
+            Attempt::Proven => Verdict::Adopt(Standing::Proven),
             Attempt::Unreachable(lost) => {
                 tracing::warn!("the hub {hub} could not be reached, so the assignment is not proven: {lost}");
-                Verdict::Adopt(Proof::Unproven)
+                Verdict::Adopt(Standing::Unproven)
             }
-            Attempt::Refused { connack } => Verdict::Refused(connack),
+            Attempt::Refused(connack) => Verdict::Refused(connack),
             Attempt::Untrusted(lost) => return Err(Failure::new(lost.blame(), lost.to_string())),
         };
         self.transcript.line(format_args!("= {}", verdict.word()));
         Ok(verdict)
     }
 
-    fn adopt(&self, registered: &Registered, proof: Proof, previous: Option<Record>) -> Result<Record, Failure> {
+    fn adopt(&self, registered: &Registered, proof: Standing, previous: Option<Record>) -> Result<Record, Failure> {
         let record = self.record_of(registered, proof, previous);
         self.store.write(&record)?;
         self.publish(&record)?;
         Ok(record)
     }
 
-    fn record_of(&self, registered: &Registered, proof: Proof, previous: Option<Record>) -> Record {
+    fn record_of(&self, registered: &Registered, proof: Standing, previous: Option<Record>) -> Record {
         let assignment = &registered.assignment;
         let mut record = Record {
             version: Record::VERSION,
@@ -317,13 +318,13 @@ impl Agent {
 
 /// The word that the record has for how far the hub was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proof {
+enum Standing {
     Proven,
     Unproven,
     Unverified,
 }
 
-impl Proof {
+impl Standing {
     const fn word(self) -> &'static str {
         match self {
             Self::Proven => "proven",
@@ -335,7 +336,7 @@ impl Proof {
 
 /// What a try of the hub means for the assignment.
 enum Verdict {
-    Adopt(Proof),
+    Adopt(Standing),
     Refused(u8),
 }
 
@@ -381,6 +382,12 @@ impl Deadline {
     fn left(self, clock: &Clock) -> Duration {
         self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(clock.instant()))
     }
+}
+
+/// The deadlines of an exchange, shortened to what is left of the patience.
+fn limits(left: Duration) -> Limits {
+    let allowed = left.min(EXCHANGE);
+    Limits { connect: allowed, reply: allowed }
 }
 
 fn seed() -> u64 {
