@@ -107,11 +107,12 @@ impl Document<'_> {
 
 /// What to do about the slips that the parser has words for.
 fn cure(message: &str) -> &'static str {
-    const CURES: [(&str, &str); 6] = [
+    const CURES: [(&str, &str); 7] = [
         ("string values must be quoted", "put the value in quotes"),
         ("duplicate key", "the same name stands above; keep one of them"),
         ("key with no value", "write KEY = VALUE"),
         ("unexpected leading zero", "an ID made of digits goes in quotes"),
+        ("invalid boolean", "write true or false in small letters"),
         ("invalid basic string", "close the quotes on the same line, with no others between them"),
         ("invalid literal string", "close the quotes on the same line, with no others between them"),
     ];
@@ -236,7 +237,7 @@ fn found(value: &DeValue<'_>) -> &'static str {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a number",
         DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::Boolean(_) => "a boolean",
         DeValue::Datetime(_) => "a TOML date",
         DeValue::Array(items) if items.iter().next().is_some_and(|item| item.get_ref().is_table()) => "an array of tables",
         DeValue::Array(_) => "an array",

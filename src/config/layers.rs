@@ -27,7 +27,7 @@ pub enum Source {
 /// The files with their texts, lowest first. The main file always comes first, empty if only drop-ins are there.
 pub(super) fn read(source: &Source, report: &mut Report) -> Vec<(PathBuf, String)> {
     match source {
-        Source::File(path) => read_file(path.clone(), report).into_iter().collect(),
+        Source::File(path) => vec![read_file(path.clone(), report)],
         Source::System { root } => read_system(root, report),
     }
 }
@@ -41,9 +41,9 @@ fn read_system(root: &Path, report: &mut Report) -> Vec<(PathBuf, String)> {
         report.add(nothing(&main, &directories));
         return Vec::new();
     }
-    let first = if has_main { read_file(main, report) } else { Some((main, String::new())) };
-    let rest = drop_ins.into_iter().filter_map(|path| read_file(path, report));
-    first.into_iter().chain(rest.collect::<Vec<_>>()).collect()
+    let main = if has_main { read_file(main, report) } else { (main, String::new()) };
+    let drop_ins = drop_ins.into_iter().map(|path| read_file(path, report));
+    std::iter::once(main).chain(drop_ins).collect()
 }
 
 /// `/etc/…` below another root.
@@ -77,37 +77,34 @@ fn list(directory: &Path, report: &mut Report) -> Vec<PathBuf> {
     drop_ins
 }
 
-fn read_file(path: PathBuf, report: &mut Report) -> Option<(PathBuf, String)> {
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
+/// The file, empty if it cannot be read: its place in the order is kept.
+fn read_file(path: PathBuf, report: &mut Report) -> (PathBuf, String) {
+    let text = match fs::read(&path).map(String::from_utf8) {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => {
+            report.add(not_utf8(path.clone(), error.as_bytes(), error.utf8_error().valid_up_to()));
+            String::new()
+        }
         Err(error) => {
-            report.add(unreadable(path, &error));
-            return None;
+            report.add(unreadable(path.clone(), &error));
+            String::new()
         }
     };
-    match String::from_utf8(bytes) {
-        Ok(text) => Some((path, text)),
-        Err(error) => {
-            report.add(not_utf8(path, error.as_bytes(), error.utf8_error().valid_up_to()));
-            None
-        }
-    }
+    (path, text)
 }
 
 fn unreadable(path: PathBuf, error: &io::Error) -> Problem {
-    let message = match error.kind() {
-        ErrorKind::NotFound => "there is no such file; create it or name another".to_owned(),
-        ErrorKind::IsADirectory => "is a directory; a file is needed here".to_owned(),
-        ErrorKind::NotADirectory => {
-            "is no directory, or lies below something that is none; a directory is needed here".to_owned()
-        }
-        ErrorKind::PermissionDenied => {
-            "may not be read by this user; run as root or as the agent's user, or change its mode".to_owned()
-        }
-        _ => format!("cannot be read: {error}"),
-    };
+    let known = UNREADABLE.iter().find(|(kind, _)| *kind == error.kind());
+    let message = known.map_or_else(|| format!("cannot be read: {error}"), |(_, message)| (*message).to_owned());
     Problem { origin: Origin::File(path), key: None, message }
 }
+
+const UNREADABLE: [(ErrorKind, &str); 4] = [
+    (ErrorKind::NotFound, "there is no such file; create it or name another"),
+    (ErrorKind::IsADirectory, "is a directory; a file is needed here"),
+    (ErrorKind::NotADirectory, "is no directory, or lies below something that is none; a directory is needed here"),
+    (ErrorKind::PermissionDenied, "may not be read by this user; run as root or as the agent's user, or change its mode"),
+];
 
 fn not_utf8(path: PathBuf, bytes: &[u8], valid: usize) -> Problem {
     let text = String::from_utf8_lossy(bytes.get(..valid).unwrap_or_default());
@@ -131,3 +128,19 @@ const SMALLEST: &str = r#"    [dps]
     method = "symmetric-key"
     registration_id = "gw-0001"
     key_file = "/etc/dps-agent/device.key"    # base64 text of the device's key, mode 0600"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Whoever runs the tests as root can read everything, so the error itself is made up.
+    #[test]
+    fn a_file_that_may_not_be_read_says_who_may() {
+        let said = |error: io::Error| unreadable(PathBuf::from("/f"), &error).to_string();
+        assert_eq!(
+            said(ErrorKind::PermissionDenied.into()),
+            "/f: may not be read by this user; run as root or as the agent's user, or change its mode"
+        );
+        assert_eq!(said(io::Error::from_raw_os_error(5)), "/f: cannot be read: Input/output error (os error 5)");
+    }
+}

@@ -48,7 +48,7 @@ pub struct Loaded {
     pub config: Config,
     /// What works and may still not be meant.
     pub warnings: Vec<Problem>,
-    /// The files that were read, lowest first.
+    /// The main file, whether it is there or not, and the drop-ins that were read, lowest first.
     pub files: Vec<PathBuf>,
     settings: settings::Settings,
     variables: proxy::Variables,

@@ -137,12 +137,12 @@ impl<'s> Reader<'s> {
         let prefix_text = prefix.map(|prefix| self.prefix(prefix)).transpose();
         let source = IdentitySource::parse(from.text).map_err(|cure| self.wrong(from, cure))?;
         if source == IdentitySource::CertificateCn {
-            self.from_certificate(from, prefix, method)?;
+            self.common_name(from, prefix, method)?;
         }
         Ok(RegistrationIdSource::From { source, prefix: prefix_text?.unwrap_or_default().to_owned() })
     }
 
-    fn from_certificate(&mut self, from: Found<'_>, prefix: Option<Found<'_>>, method: Found<'_>) -> Result<(), Reported> {
+    fn common_name(&mut self, from: Found<'_>, prefix: Option<Found<'_>>, method: Found<'_>) -> Result<(), Reported> {
         if method.text != "x509" {
             let message = format!(
                 "there is no certificate with method = \"{}\" of {}; use another source, or write registration_id",
