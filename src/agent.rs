@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::proof::{Attempt, Proof};
 use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
 use crate::protocol::retry::Backoff;
-use crate::protocol::{KeySlot, Via, wire};
+use crate::protocol::{KeySlot, Refusal, Via, wire};
 use crate::record::{Record, RecordError, Store};
 use crate::transcript::Transcript;
 use crate::transport::{Limits, Service, note};
@@ -227,11 +227,11 @@ impl Agent {
         loop {
             match self.try_hub(&probe, &registered, end).await? {
                 Verdict::Adopt(proof) => return Ok((registered, proof)),
-                Verdict::Refused(code) => {
+                Verdict::Refused(refusal) => {
                     refusals += 1;
-                    let wait = backoff.next().max(Duration::from_millis(500));
+                    let wait = backoff.wait().max(Duration::from_millis(500));
                     if wait >= end.left(&self.clock) {
-                        return Err(hub_refuses(&registered, code));
+                        return Err(hub_refuses(&registered, &refusal));
                     }
                     self.progress
                         .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
@@ -254,7 +254,7 @@ impl Agent {
                 tracing::warn!("the hub {hub} could not be reached, so the assignment is not proven: {lost}");
                 Verdict::Adopt(Standing::Unproven)
             }
-            Attempt::Refused(connack) => Verdict::Refused(connack),
+            Attempt::Refused(answer) => Verdict::Refused(wire::refusal(&answer, None)),
             Attempt::Untrusted(lost) => return Err(Failure::new(lost.blame(), lost.to_string())),
         };
         self.transcript.line(format_args!("= {}", verdict.word()));
@@ -337,7 +337,7 @@ impl Standing {
 /// What a try of the hub means for the assignment.
 enum Verdict {
     Adopt(Standing),
-    Refused(u8),
+    Refused(Refusal),
 }
 
 impl Verdict {
@@ -349,10 +349,10 @@ impl Verdict {
     }
 }
 
-fn hub_refuses(registered: &Registered, code: u8) -> Failure {
+fn hub_refuses(registered: &Registered, refusal: &Refusal) -> Failure {
     let (hub, device) = (&registered.assignment.hub, &registered.assignment.device_id);
     let message = format!(
-        "DPS has assigned {hub}, but that hub refuses {device} (CONNACK {code}), also after another registration; a new identity takes \
+        "DPS has assigned {hub}, but that hub refuses {device} ({refusal}); a new identity takes \
          time to spread; else look whether the device is disabled there, or the hub does not trust the certificate's CA"
     );
     Failure::new(Blame::Hub, message)

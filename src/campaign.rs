@@ -44,7 +44,7 @@ impl Campaign {
             (self.pace, self.backoff) = (pace, pace.backoff(self.seed));
         }
         let wish = failure.not_before.map_or(Duration::ZERO, |moment| moment.saturating_duration_since(now));
-        self.backoff.next().max(wish).max(SECOND)
+        self.backoff.wait().max(wish).max(SECOND)
     }
 }
 

@@ -97,10 +97,12 @@ pub fn read_secret_file(path: &Path) -> Result<Secret<Vec<u8>>, SecretFileError>
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => " (was it copied into the image?)",
-        io::ErrorKind::PermissionDenied => " (the agent's user must own it, or be in its group)",
-        _ => "",
+    if error.kind() == io::ErrorKind::NotFound {
+        " (was it copied into the image?)"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        " (the agent's user must own it, or be in its group)"
+    } else {
+        ""
     }
 }
 

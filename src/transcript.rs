@@ -69,7 +69,7 @@ fn scrub(value: Value) -> Value {
         Value::Object(members) => members.into_iter().map(|(name, value)| scrub_member(name, value)).collect(),
         Value::Array(items) => items.into_iter().map(scrub).collect(),
         Value::String(text) => Value::String(scrubbed(&text).to_owned()),
-        other => other,
+        plain @ (Value::Null | Value::Bool(_) | Value::Number(_)) => plain,
     }
 }
 

@@ -13,8 +13,8 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<String>,
     pub(crate) body: Vec<u8>,
     pub(crate) content_type: &'static str,
-    /// Where a redirect leads.
-    pub(crate) redirect: Option<String>,
+    /// The header `Location`, on HTTPS.
+    pub(crate) location: Option<String>,
     /// The error code, for the header `x-ms-error-code`.
     pub(crate) code: Option<u32>,
 }
@@ -28,7 +28,14 @@ impl Answer {
     /// An answer with these bytes, said to be JSON.
     pub(crate) fn raw(status: u16, body: Vec<u8>) -> Self {
         let content_type = "application/json; charset=utf-8";
-        Self { status, retry_after: None, body, content_type, redirect: None, code: None }
+        Self {
+            status,
+            retry_after: None,
+            body,
+            content_type,
+            location: None,
+            code: None,
+        }
     }
 
     /// An error object (DPS device API §7.3); `code / 1000` is the status.
@@ -44,21 +51,32 @@ impl Answer {
             "message": message,
             "timestampUtc": timestamp(),
         });
-        Self { code: Some(code), ..Self::json(status, &body) }
+        Self {
+            code: Some(code),
+            ..Self::json(status, &body)
+        }
     }
 
     /// What a proxy says.
     pub(crate) fn html(status: u16) -> Self {
-        let page = format!("<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>\r\n");
-        Self { content_type: "text/html", ..Self::raw(status, page.into_bytes()) }
+        let page = format!(
+            "<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>\r\n"
+        );
+        Self {
+            content_type: "text/html",
+            ..Self::raw(status, page.into_bytes())
+        }
     }
 
     /// How a refused client is told.
     pub(crate) fn refusal(refusal: &Refusal) -> Self {
         match refusal {
-            Refusal::Nothing | Refusal::Malformed | Refusal::Audience | Refusal::Expired | Refusal::Signature => {
-                Self::error(401_000, "Unauthorized")
-            }
+            Refusal::Nothing
+            | Refusal::OtherKind
+            | Refusal::Malformed
+            | Refusal::Audience
+            | Refusal::Expired
+            | Refusal::Signature => Self::error(401_000, "Unauthorized"),
             Refusal::Certificate(_) => Self::error(401_002, "Invalid certificate."),
             Refusal::Scope | Refusal::Device => Self::error(404_201, "Not found."),
         }

@@ -80,17 +80,38 @@ impl Emulator {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let identity = Identity::new(&config.service, &config.hubs())?;
         if let Some(path) = &config.service.ca_out {
-            std::fs::write(path, &identity.ca_pem).map_err(|source| StartError::File { path: path.clone(), source })?;
+            std::fs::write(path, &identity.ca_pem).map_err(|source| StartError::File {
+                path: path.clone(),
+                source,
+            })?;
         }
-        let (mqtt, mqtt_port) = listen(SocketAddr::new(config.service.listen, config.service.mqtt_port))?;
-        let (https, https_port) = listen(SocketAddr::new(config.service.listen, config.service.https_port))?;
+        let (mqtt, mqtt_port) = listen(SocketAddr::new(
+            config.service.listen,
+            config.service.mqtt_port,
+        ))?;
+        let (https, https_port) = listen(SocketAddr::new(
+            config.service.listen,
+            config.service.https_port,
+        ))?;
         let path = config.service.transcript_file.clone().unwrap_or_default();
         let service = Service::new(config).map_err(|source| StartError::File { path, source })?;
         let service = Arc::new(service);
         let (stop, stopped) = oneshot::channel();
         let listeners = [(mqtt, Speaks::Mqtt), (https, Speaks::Http)];
-        let thread = Some(run(Arc::clone(&service), identity.server, listeners, stopped)?);
-        Ok(Self { service, mqtt_port, https_port, ca_pem: identity.ca_pem, stop: Some(stop), thread })
+        let thread = Some(run(
+            Arc::clone(&service),
+            identity.server,
+            listeners,
+            stopped,
+        )?);
+        Ok(Self {
+            service,
+            mqtt_port,
+            https_port,
+            ca_pem: identity.ca_pem,
+            stop: Some(stop),
+            thread,
+        })
     }
 
     /// The port of MQTT over TLS.
@@ -120,7 +141,8 @@ impl Emulator {
 
     /// What was said with one device, in order, in the notation of `docs/transcript.md`.
     pub fn transcript(&self, registration_id: &str) -> Vec<String> {
-        self.service.with(|state| state.transcript().of(registration_id))
+        self.service
+            .with(|state| state.transcript().of(registration_id))
     }
 
     /// Everything that was said, each line after its registration ID, or after `-` where none was known.
@@ -135,32 +157,52 @@ impl Emulator {
 
     /// The custom payload of the device's last register call.
     pub fn received_payload(&self, registration_id: &str) -> Option<serde_json::Value> {
-        self.service.with(|state| state.device(registration_id)?.registration.payload.clone())
+        self.service
+            .with(|state| state.device(registration_id)?.registration.payload.clone())
     }
 
     /// The hub and the device ID that were assigned last.
     pub fn assignment(&self, registration_id: &str) -> Option<(String, String)> {
-        let of = |state: &mut State| state.device(registration_id)?.registration.assignment.clone();
-        self.service.with(of).map(|assignment| (assignment.hub, assignment.device_id))
+        let of = |state: &mut State| {
+            state
+                .device(registration_id)?
+                .registration
+                .assignment
+                .clone()
+        };
+        self.service
+            .with(of)
+            .map(|assignment| (assignment.hub, assignment.device_id))
     }
 
     /// Waits until `count` messages have arrived, at most for `patience`; tells whether they have.
     pub fn wait_for_telemetry(&self, count: usize, patience: Duration) -> bool {
-        self.service.wait(patience, |state| (state.telemetry().len() >= count).then_some(())).is_some()
+        self.service
+            .wait(patience, |state| {
+                (state.telemetry().len() >= count).then_some(())
+            })
+            .is_some()
     }
 
     /// Waits until the transcript of a device (or `-`) has a line that begins with `start`, at most for `patience`.
     pub fn wait_for_line(&self, registration_id: &str, start: &str, patience: Duration) -> bool {
         let said = |state: &State| {
             let lines = state.transcript().of(registration_id);
-            lines.iter().any(|line| line.starts_with(start)).then_some(())
+            lines
+                .iter()
+                .any(|line| line.starts_with(start))
+                .then_some(())
         };
         self.service.wait(patience, said).is_some()
     }
 
     /// Waits until a device is connected to the hub that it is assigned to, at most for `patience`.
     pub fn wait_for_hub_connection(&self, registration_id: &str, patience: Duration) -> bool {
-        self.service.wait(patience, |state| state.is_at_hub(registration_id).then_some(())).is_some()
+        self.service
+            .wait(patience, |state| {
+                state.is_at_hub(registration_id).then_some(())
+            })
+            .is_some()
     }
 
     /// From now on a device (or group) belongs to another hub: its next registration removes the old identity and
@@ -185,8 +227,11 @@ impl Emulator {
     /// # Errors
     /// When a fault is not in the notation, or there is no such device or group.
     pub fn set_faults(&self, name: &str, faults: &[&str]) -> Result<(), SetFaultsError> {
-        let faults: Vec<Fault> =
-            faults.iter().map(|text| Fault::parse(text)).collect::<Result<_, _>>().map_err(SetFaultsError::Notation)?;
+        let faults: Vec<Fault> = faults
+            .iter()
+            .map(|text| Fault::parse(text))
+            .collect::<Result<_, _>>()
+            .map_err(SetFaultsError::Notation)?;
         Ok(self.change(name, |settings| settings.faults.clone_from(&faults))?)
     }
 
@@ -196,7 +241,9 @@ impl Emulator {
     /// When there is no such device.
     pub fn remove(&self, registration_id: &str) -> Result<(), UnknownDevice> {
         let removed = self.service.with(|state| state.remove(registration_id));
-        removed.then_some(()).ok_or_else(|| UnknownDevice(registration_id.to_owned()))
+        removed
+            .then_some(())
+            .ok_or_else(|| UnknownDevice(registration_id.to_owned()))
     }
 
     /// Removes a device's identity from its hub; its connection ends. The enrollment stays.
@@ -204,13 +251,19 @@ impl Emulator {
     /// # Errors
     /// When it has none.
     pub fn remove_from_hub(&self, registration_id: &str) -> Result<(), UnknownDevice> {
-        let removed = self.service.with(|state| state.remove_from_hub(registration_id));
-        removed.then_some(()).ok_or_else(|| UnknownDevice(registration_id.to_owned()))
+        let removed = self
+            .service
+            .with(|state| state.remove_from_hub(registration_id));
+        removed
+            .then_some(())
+            .ok_or_else(|| UnknownDevice(registration_id.to_owned()))
     }
 
     fn change(&self, name: &str, change: impl Fn(&mut Settings)) -> Result<(), UnknownDevice> {
         let changed = self.service.with(|state| state.change(name, change));
-        changed.then_some(()).ok_or_else(|| UnknownDevice(name.to_owned()))
+        changed
+            .then_some(())
+            .ok_or_else(|| UnknownDevice(name.to_owned()))
     }
 }
 
@@ -225,7 +278,11 @@ impl Drop for Emulator {
 
 impl std::fmt::Debug for Emulator {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(to, "Emulator(mqtt {}, https {})", self.mqtt_port, self.https_port)
+        write!(
+            to,
+            "Emulator(mqtt {}, https {})",
+            self.mqtt_port, self.https_port
+        )
     }
 }
 
@@ -246,14 +303,26 @@ fn run(
     listeners: [(TcpListener, Speaks); 2],
     stopped: oneshot::Receiver<()>,
 ) -> Result<JoinHandle<()>, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
     let entered = runtime.enter();
-    let listeners = listeners.map(|(listener, speaks)| (tokio::net::TcpListener::from_std(listener), speaks));
+    let listeners =
+        listeners.map(|(listener, speaks)| (tokio::net::TcpListener::from_std(listener), speaks));
     drop(entered);
     for (listener, speaks) in listeners {
         let listener = listener.map_err(StartError::Thread)?;
-        runtime.spawn(listener::serve(Arc::clone(&service), listener, Arc::clone(&tls), speaks));
+        runtime.spawn(listener::serve(
+            Arc::clone(&service),
+            listener,
+            Arc::clone(&tls),
+            speaks,
+        ));
     }
     let body = move || drop(runtime.block_on(stopped));
-    std::thread::Builder::new().name("dps-emulator".to_owned()).spawn(body).map_err(StartError::Thread)
+    std::thread::Builder::new()
+        .name("dps-emulator".to_owned())
+        .spawn(body)
+        .map_err(StartError::Thread)
 }

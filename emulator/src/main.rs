@@ -35,10 +35,16 @@ enum Verb {
 
 fn main() -> ExitCode {
     match Arguments::try_parse() {
-        Ok(Arguments { verb: Verb::Serve { config, json } }) => serve(&config, json),
+        Ok(Arguments {
+            verb: Verb::Serve { config, json },
+        }) => serve(&config, json),
         Err(error) => {
             let _ = error.print();
-            if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+            if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            }
         }
     }
 }
@@ -76,9 +82,14 @@ fn announce(emulator: &Emulator) -> std::io::Result<()> {
 
 fn until_told() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

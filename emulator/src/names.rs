@@ -6,7 +6,10 @@ pub fn is_registration_id(text: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
     (1..=128).contains(&text.len())
         && text.bytes().all(legal)
-        && text.bytes().last().is_some_and(|last| last.is_ascii_alphanumeric() || last == b'-')
+        && text
+            .bytes()
+            .last()
+            .is_some_and(|last| last.is_ascii_alphanumeric() || last == b'-')
 }
 
 /// What the user name of an MQTT CONNECT asks for.
@@ -52,13 +55,21 @@ impl UserName {
                 first.strip_prefix("api-version=")?
             }
         };
-        Some(Self::Dps { scope: scope.to_owned(), registration_id: id.to_owned(), api_version: api_version.to_owned() })
+        Some(Self::Dps {
+            scope: scope.to_owned(),
+            registration_id: id.to_owned(),
+            api_version: api_version.to_owned(),
+        })
     }
 
     fn hub(hub: &str, device: &str, query: &str) -> Option<Self> {
         let api_version = parameter(query, "api-version").filter(|version| !version.is_empty())?;
         let named = !hub.is_empty() && !device.is_empty();
-        named.then(|| Self::Hub { hub: hub.to_owned(), device_id: device.to_owned(), api_version })
+        named.then(|| Self::Hub {
+            hub: hub.to_owned(),
+            device_id: device.to_owned(),
+            api_version,
+        })
     }
 }
 
@@ -88,11 +99,17 @@ pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' { hex(bytes.next()?)? << 4 | hex(bytes.next()?)? } else { byte });
+        decoded.push(if byte == b'%' {
+            hex(bytes.next()?)? << 4 | hex(bytes.next()?)?
+        } else {
+            byte
+        });
     }
     String::from_utf8(decoded).ok()
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }

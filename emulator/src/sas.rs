@@ -46,7 +46,10 @@ impl Token {
             resource: percent_decode(sr)?,
             signature: signature(sig?)?,
             expiry_text: se.to_owned(),
-            expiry: se.bytes().all(|byte| byte.is_ascii_digit()).then(|| se.parse().ok())??,
+            expiry: se
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+                .then(|| se.parse().ok())??,
             key_name: skn.map(str::to_owned),
         })
     }
@@ -54,14 +57,21 @@ impl Token {
     /// Whether `key` (the decoded one) made this signature.
     pub fn is_signed_with(&self, key: &[u8]) -> bool {
         let text = format!("{}\n{}", self.signed_resource, self.expiry_text);
-        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes(), &self.signature).is_ok()
+        hmac::verify(
+            &hmac::Key::new(hmac::HMAC_SHA256, key),
+            text.as_bytes(),
+            &self.signature,
+        )
+        .is_ok()
     }
 }
 
 /// The key of one member of a symmetric-key group: HMAC-SHA256 of the registration ID as spelled (DPS device API §4.3).
 pub fn derived_key(group_key: &[u8], registration_id: &str) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, group_key);
-    hmac::sign(&key, registration_id.as_bytes()).as_ref().to_vec()
+    hmac::sign(&key, registration_id.as_bytes())
+        .as_ref()
+        .to_vec()
 }
 
 fn signature(encoded: &str) -> Option<Vec<u8>> {

@@ -51,7 +51,10 @@ impl Identity {
             None => throw_away(rsa_key(&CA_KEY)?)?,
         };
         let chain = chain(config, hubs, &ca, &key)?;
-        Ok(Self { ca_pem: ca.certificate_pem().to_owned(), server: Arc::new(server(config, &chain, key.der())?) })
+        Ok(Self {
+            ca_pem: ca.certificate_pem().to_owned(),
+            server: Arc::new(server(config, &chain, key.der())?),
+        })
     }
 }
 
@@ -69,15 +72,35 @@ fn rsa_key(place: &OnceLock<Key>) -> Result<Key, PkiError> {
 
 /// Each has its own name: with a shared key, one emulator's CA must not vouch for another emulator.
 fn throw_away(key: Key) -> Result<Authority, PkiError> {
-    Authority::root_with(&format!("dps-emulator throw-away CA {}", crate::answer::random_hex(8)), key)
+    Authority::root_with(
+        &format!(
+            "dps-emulator throw-away CA {}",
+            crate::answer::random_hex(8)
+        ),
+        key,
+    )
 }
 
 fn read(path: &PathBuf) -> Result<String, TlsError> {
-    std::fs::read_to_string(path).map_err(|source| TlsError::File { path: path.clone(), source })
+    std::fs::read_to_string(path).map_err(|source| TlsError::File {
+        path: path.clone(),
+        source,
+    })
 }
 
-fn chain(config: &config::Service, hubs: &[String], ca: &Authority, key: &Key) -> Result<String, PkiError> {
-    let usual = ["localhost", "127.0.0.1", "::1", "global.azure-devices-provisioning.net", &config.host];
+fn chain(
+    config: &config::Service,
+    hubs: &[String],
+    ca: &Authority,
+    key: &Key,
+) -> Result<String, PkiError> {
+    let usual = [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "global.azure-devices-provisioning.net",
+        &config.host,
+    ];
     let mut names: Vec<String> = usual.map(str::to_owned).to_vec();
     names.extend(hubs.iter().cloned());
     names.sort();
@@ -86,12 +109,20 @@ fn chain(config: &config::Service, hubs: &[String], ca: &Authority, key: &Key) -
         ServerCertificate::Good => ca.server(key, &names, pki::VALID),
         ServerCertificate::Expired => ca.server(key, &names, pki::EXPIRED),
         ServerCertificate::NotYetValid => ca.server(key, &names, pki::NOT_YET_VALID),
-        ServerCertificate::WrongName => ca.server(key, &["wrong-name.example".to_owned()], pki::VALID),
-        ServerCertificate::UnknownCa => throw_away(Key::generate(Algorithm::EcP256)?)?.server(key, &names, pki::VALID),
+        ServerCertificate::WrongName => {
+            ca.server(key, &["wrong-name.example".to_owned()], pki::VALID)
+        }
+        ServerCertificate::UnknownCa => {
+            throw_away(Key::generate(Algorithm::EcP256)?)?.server(key, &names, pki::VALID)
+        }
     }
 }
 
-fn server(config: &config::Service, chain_pem: &str, key: PrivateKeyDer<'static>) -> Result<ServerConfig, TlsError> {
+fn server(
+    config: &config::Service,
+    chain_pem: &str,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let version = |version: &TlsVersion| match version {
@@ -99,7 +130,8 @@ fn server(config: &config::Service, chain_pem: &str, key: PrivateKeyDer<'static>
         TlsVersion::V13 => &rustls::version::TLS13,
     };
     let versions: Vec<_> = config.tls.iter().map(version).collect();
-    let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let chain =
+        CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)?
         .with_client_cert_verifier(Arc::new(AnyCertificate { algorithms }))

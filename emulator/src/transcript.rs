@@ -22,8 +22,15 @@ impl Transcript {
             return Ok(Self::default());
         };
         let mut file = File::options().create(true).append(true).open(path)?;
-        writeln!(file, "# dps-emulator {} transcript 1", env!("CARGO_PKG_VERSION"))?;
-        Ok(Self { lines: Vec::new(), file: Some(file) })
+        writeln!(
+            file,
+            "# dps-emulator {} transcript 1",
+            env!("CARGO_PKG_VERSION")
+        )?;
+        Ok(Self {
+            lines: Vec::new(),
+            file: Some(file),
+        })
     }
 
     pub(crate) fn add(&mut self, device: &str, line: String) {
@@ -35,12 +42,18 @@ impl Transcript {
     }
 
     pub(crate) fn of(&self, device: &str) -> Vec<String> {
-        let own = self.lines.iter().filter(|(of, _)| of.eq_ignore_ascii_case(device));
+        let own = self
+            .lines
+            .iter()
+            .filter(|(of, _)| of.eq_ignore_ascii_case(device));
         own.map(|(_, line)| line.clone()).collect()
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
-        self.lines.iter().map(|(device, line)| format!("{device} {line}")).collect()
+        self.lines
+            .iter()
+            .map(|(device, line)| format!("{device} {line}"))
+            .collect()
     }
 }
 

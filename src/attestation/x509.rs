@@ -81,13 +81,13 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, AttestationError> {
     let text = read_secret_file(path)?;
     PrivateKeyDer::from_pem_slice(text.expose()).map_err(|error| {
         let encrypted = text.expose().windows(9).any(|window| window == b"ENCRYPTED");
-        let why = match error {
-            _ if encrypted => {
-                "it is encrypted, and nobody is there to type the password: openssl pkey -in FILE -out PLAIN".into()
-            }
-            pem::Error::NoItemsFound => "it has no section PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY".into(),
+        let why = if encrypted {
+            "it is encrypted, and nobody is there to type the password: openssl pkey -in FILE -out PLAIN".into()
+        } else if matches!(error, pem::Error::NoItemsFound) {
+            "it has no section PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY".into()
+        } else {
             // The parser's words name sections and positions, never content.
-            other => format!("its PEM is damaged ({other})"),
+            format!("its PEM is damaged ({error})")
         };
         AttestationError::NoPrivateKey { path: path.to_owned(), why }
     })

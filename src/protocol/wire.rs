@@ -93,7 +93,8 @@ fn assignment(state: &Value, id: &RegistrationId) -> Result<Assignment, Lost> {
     })
 }
 
-fn refusal(answer: &Answer, retry_after: Option<Duration>) -> Refusal {
+/// An answer that is a no, whatever its body.
+pub fn refusal(answer: &Answer, retry_after: Option<Duration>) -> Refusal {
     // Whatever stands in between answers in its own words, which are not JSON and not for people.
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     Refusal {

@@ -59,7 +59,11 @@ pub(crate) struct Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, received: Vec::new(), patience: None }
+        Self {
+            stream,
+            received: Vec::new(),
+            patience: None,
+        }
     }
 
     /// From now on a client is silent too long after 1.5 times `keep_alive` seconds; 0 is for ever.
@@ -73,7 +77,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let Some(patience) = self.patience else {
             return self.read().await;
         };
-        tokio::time::timeout(patience, self.read()).await.unwrap_or(Err(ReadError::KeepAlive))
+        tokio::time::timeout(patience, self.read())
+            .await
+            .unwrap_or(Err(ReadError::KeepAlive))
     }
 
     async fn read(&mut self) -> Result<Packet, ReadError> {
@@ -185,7 +191,9 @@ fn decode(received: &mut Vec<u8>) -> Result<Option<Packet>, ReadError> {
     };
     let rest = received.split_off(header + size);
     let packet = std::mem::replace(received, rest);
-    packet_from(packet[0], Fields(&packet[header..])).map(Some).map_err(ReadError::Malformed)
+    packet_from(packet[0], Fields(&packet[header..]))
+        .map(Some)
+        .map_err(ReadError::Malformed)
 }
 
 /// The lengths of fixed header and body of the first packet, once both are there.
@@ -201,7 +209,11 @@ fn frame(received: &[u8]) -> Result<Option<(usize, usize)>, ReadError> {
             return Ok((received.len() >= header + size).then_some((header, size)));
         }
     }
-    if received.len() > 4 { Err(ReadError::Malformed("remaining length of five bytes")) } else { Ok(None) }
+    if received.len() > 4 {
+        Err(ReadError::Malformed("remaining length of five bytes"))
+    } else {
+        Ok(None)
+    }
 }
 
 fn packet_from(first: u8, mut body: Fields<'_>) -> Result<Packet, &'static str> {
@@ -214,17 +226,27 @@ fn packet_from(first: u8, mut body: Fields<'_>) -> Result<Packet, &'static str> 
         }
         (8, 2) => {
             let id = body.identifier()?;
-            Packet::Subscribe { id, filters: body.list(|body| Ok((body.text()?, body.qos()?)))? }
+            Packet::Subscribe {
+                id,
+                filters: body.list(|body| Ok((body.text()?, body.qos()?)))?,
+            }
         }
         (10, 2) => {
             let id = body.identifier()?;
-            Packet::Unsubscribe { id, filters: body.list(Fields::text)? }
+            Packet::Unsubscribe {
+                id,
+                filters: body.list(Fields::text)?,
+            }
         }
         (12, 0) => Packet::PingReq,
         (14, 0) => Packet::Disconnect,
         _ => return Err("packet type or flags that a client may not send"),
     };
-    if body.0.is_empty() { Ok(packet) } else { Err("bytes left over at the end") }
+    if body.0.is_empty() {
+        Ok(packet)
+    } else {
+        Err("bytes left over at the end")
+    }
 }
 
 fn connect(body: &mut Fields<'_>) -> Result<Connect, &'static str> {
@@ -245,7 +267,15 @@ fn connect(body: &mut Fields<'_>) -> Result<Connect, &'static str> {
     }
     let user_name = (flags & 0x80 != 0).then(|| body.text()).transpose()?;
     let password = (flags & 0x40 != 0).then(|| body.text()).transpose()?;
-    Ok(Connect { level, clean_session: flags & 2 != 0, keep_alive, client_id, has_will, user_name, password })
+    Ok(Connect {
+        level,
+        clean_session: flags & 2 != 0,
+        keep_alive,
+        client_id,
+        has_will,
+        user_name,
+        password,
+    })
 }
 
 fn publish_from(flags: u8, body: &mut Fields<'_>) -> Result<Publish, &'static str> {
@@ -258,7 +288,13 @@ fn publish_from(flags: u8, body: &mut Fields<'_>) -> Result<Publish, &'static st
         return Err("topic name that is empty or has a wildcard");
     }
     let id = if qos > 0 { body.identifier()? } else { 0 };
-    Ok(Publish { topic, qos, retain: flags & 1 != 0, id, payload: std::mem::take(&mut body.0).to_vec() })
+    Ok(Publish {
+        topic,
+        qos,
+        retain: flags & 1 != 0,
+        id,
+        payload: std::mem::take(&mut body.0).to_vec(),
+    })
 }
 
 /// What is left of a packet.
@@ -276,11 +312,18 @@ impl Fields<'_> {
     }
 
     fn identifier(&mut self) -> Result<u16, &'static str> {
-        self.number().and_then(|id| if id == 0 { Err("packet identifier 0") } else { Ok(id) })
+        self.number().and_then(|id| {
+            if id == 0 {
+                Err("packet identifier 0")
+            } else {
+                Ok(id)
+            }
+        })
     }
 
     fn qos(&mut self) -> Result<u8, &'static str> {
-        self.byte().and_then(|qos| if qos > 2 { Err("QoS above 2") } else { Ok(qos) })
+        self.byte()
+            .and_then(|qos| if qos > 2 { Err("QoS above 2") } else { Ok(qos) })
     }
 
     fn bytes(&mut self) -> Result<Vec<u8>, &'static str> {
@@ -292,14 +335,25 @@ impl Fields<'_> {
 
     fn text(&mut self) -> Result<String, &'static str> {
         let text = String::from_utf8(self.bytes()?).map_err(|_| "string that is not UTF-8")?;
-        if text.contains('\0') { Err("string with a null character") } else { Ok(text) }
+        if text.contains('\0') {
+            Err("string with a null character")
+        } else {
+            Ok(text)
+        }
     }
 
-    fn list<T>(&mut self, one: impl Fn(&mut Self) -> Result<T, &'static str>) -> Result<Vec<T>, &'static str> {
+    fn list<T>(
+        &mut self,
+        one: impl Fn(&mut Self) -> Result<T, &'static str>,
+    ) -> Result<Vec<T>, &'static str> {
         let mut items = Vec::new();
         while !self.0.is_empty() {
             items.push(one(self)?);
         }
-        if items.is_empty() { Err("SUBSCRIBE or UNSUBSCRIBE without a filter") } else { Ok(items) }
+        if items.is_empty() {
+            Err("SUBSCRIBE or UNSUBSCRIBE without a filter")
+        } else {
+            Ok(items)
+        }
     }
 }
