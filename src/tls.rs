@@ -36,7 +36,7 @@ pub enum TlsError {
         details: String,
     },
     /// A CA file is not there, may not be read, or is not PEM.
-    #[error("the CA file {path} cannot be read as PEM certificates: it must exist and be readable by this user")]
+    #[error("the CA file {path} cannot be read as PEM certificates: it must exist and be readable by this user", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -45,13 +45,13 @@ pub enum TlsError {
         source: pem::Error,
     },
     /// A CA file without a certificate would trust nobody.
-    #[error("the CA file {path} holds no certificate: it must be PEM, with -----BEGIN CERTIFICATE----- lines")]
+    #[error("the CA file {path} holds no certificate: it must be PEM, with -----BEGIN CERTIFICATE----- lines", path = path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// A certificate in a CA file cannot be understood.
-    #[error("certificate number {number} in the CA file {path} cannot be understood: replace or remove it")]
+    #[error("certificate number {number} in the CA file {path} cannot be understood: replace or remove it", path = path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -310,4 +310,96 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
         roots.add(certificate).map_err(unusable)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A server with this chain and key (PEM); with a root (PEM) it wants a client certificate below that.
+    pub(crate) fn server(chain: &str, key: &str, clients: Option<&str>, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<rustls::ServerConfig> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions).unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(root) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap()).unwrap();
+                let judge = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+                builder.with_client_cert_verifier(judge)
+            }
+        };
+        let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
+        Arc::new(builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap())
+    }
+
+    /// A client's chain and key (PEM), ready to be used.
+    pub(crate) fn certified(chain: &str, key: &str) -> Arc<CertifiedKey> {
+        let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let key = signing_key(&PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap();
+        Arc::new(CertifiedKey::new(chain, key))
+    }
+
+    #[test]
+    fn the_cause_is_found_behind_what_carries_it() {
+        let tls = || rustls::Error::NoCertificatesPresented;
+        let io = io::Error::new(io::ErrorKind::InvalidData, tls());
+        assert_eq!(cause(&io), Some(&tls()));
+        let nested = io::Error::other(io::Error::other(tls()));
+        assert_eq!(cause(&nested), Some(&tls()));
+        assert_eq!(cause(&io::Error::from(io::ErrorKind::ConnectionReset)), None);
+    }
+
+    #[test]
+    fn only_alerts_about_our_certificate_refuse_it() {
+        let alert = |alert| refusal(&rustls::Error::AlertReceived(alert));
+        assert_eq!(
+            alert(AlertDescription::UnknownCA).unwrap(),
+            "the peer refuses our client certificate: its issuer is not known there, or the chain is incomplete (TLS alert UnknownCA)"
+        );
+        assert_eq!(alert(AlertDescription::HandshakeFailure), None);
+        assert_eq!(alert(AlertDescription::ProtocolVersion), None);
+        assert_eq!(refusal(&rustls::Error::InvalidCertificate(CertificateError::Expired)), None);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_said_with_its_dates() {
+        let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let expired = CertificateError::ExpiredContext { time: time(86_400), not_after: time(0) };
+        let lost = lost(&rustls::Error::InvalidCertificate(expired), "hub");
+        assert_eq!(
+            lost.to_string(),
+            "the certificate of hub is not trusted: it expired on Thu, 01 Jan 1970 00:00:00 GMT; our clock says Fri, 02 Jan 1970 00:00:00 GMT"
+        );
+        assert_eq!(date(time(u64::MAX)), "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    #[test]
+    fn a_ca_file_that_cannot_be_used_is_an_error_and_never_an_empty_trust() {
+        let scratch = std::env::temp_dir().join(format!("dps-agent-tls-{}", std::process::id()));
+        std::fs::create_dir(&scratch).unwrap();
+        let try_file = |name: &str, content: Option<&str>| {
+            let path = scratch.join(name);
+            content.map_or(Ok(()), |content| std::fs::write(&path, content)).unwrap();
+            let error = client(&Trust::Only(path), None, None, Clock::with_floor(None)).unwrap_err();
+            assert_eq!(error.blame(), Blame::Configuration);
+            error.to_string().replace(scratch.to_str().unwrap(), "")
+        };
+        let found = [
+            try_file("absent", None),
+            try_file("empty", Some("# nothing\n")),
+            try_file("junk", Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")),
+            try_file("torn", Some("-----BEGIN CERTIFICATE-----\nAAAA\n")),
+        ];
+        std::fs::remove_dir_all(&scratch).unwrap();
+        assert_eq!(
+            found,
+            [
+                "the CA file /absent cannot be read as PEM certificates: it must exist and be readable by this user",
+                "the CA file /empty holds no certificate: it must be PEM, with -----BEGIN CERTIFICATE----- lines",
+                "certificate number 1 in the CA file /junk cannot be understood: replace or remove it",
+                "the CA file /torn cannot be read as PEM certificates: it must exist and be readable by this user",
+            ]
+        );
+    }
 }

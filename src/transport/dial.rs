@@ -92,7 +92,7 @@ async fn resolve(host: &HostName, port: u16) -> Result<VecDeque<SocketAddr>, Los
 }
 
 /// The first of these addresses that answers, in their order, each with a head start before the next. `addresses` is not empty.
-async fn race(mut addresses: VecDeque<SocketAddr>) -> io::Result<TcpStream> {
+pub(super) async fn race(mut addresses: VecDeque<SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = FuturesUnordered::new();
     attempts.extend(addresses.pop_front().map(attempt));
     loop {
