@@ -1,1 +1,43 @@
-//! The emulator.
+//! A strict stand-in for the Azure IoT Hub Device Provisioning Service and an IoT Hub, for tests.
+//!
+//! It shares no code with the agent: what it knows about the wire comes from the published protocol. It verifies every
+//! credential, refuses what the service refuses, and plays faults on request.
+//!
+//! ```
+//! use dps_emulator::{Config, Emulator};
+//!
+//! let config = Config::from_toml(r#"
+//!     [service]
+//!     id_scope = "0ne00000000"
+//!     [[enrollment]]
+//!     registration_id = "gw-0001"
+//!     primary_key = "aGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8gaGVsbG8h"
+//!     faults = ["register: status 429 retry-after=2"]
+//! "#)?;
+//! let emulator = Emulator::start(config)?;
+//! assert_ne!(emulator.mqtt_port(), 0);
+//! assert!(emulator.transcript("gw-0001").is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod answer;
+mod attest;
+mod config;
+mod emulator;
+mod fault;
+mod http;
+mod hub;
+mod listener;
+mod mqtt;
+mod names;
+pub mod pki;
+mod registration;
+pub mod sas;
+mod service;
+mod tls;
+mod transcript;
+
+pub use config::{Config, ConfigError};
+pub use emulator::{Emulator, SetFaultsError, StartError, UnknownDevice};
+pub use hub::Telemetry;
+pub use tls::TlsError;

@@ -1,2 +1,111 @@
-//! The emulator, as a program.
-fn main() {}
+//! `dps-emulator`: serves a configuration until it is told to stop.
+
+use clap::{Parser, Subcommand};
+use dps_emulator::{Config, Emulator};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// sysexits(3).
+const USAGE: u8 = 64;
+const UNAVAILABLE: u8 = 69;
+const IO: u8 = 74;
+const CONFIG: u8 = 78;
+
+/// A strict stand-in for the Azure IoT Hub Device Provisioning Service and an IoT Hub
+#[derive(Debug, Parser)]
+#[command(name = "dps-emulator", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Serve until SIGTERM or SIGINT
+    Serve {
+        /// The configuration: [service], [[enrollment]], [[group]]
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Show no table, even on a terminal
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(Arguments {
+            verb: Verb::Serve { config, json },
+        }) => serve(&config, json),
+        Err(error) => {
+            let _ = error.print();
+            if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            }
+        }
+    }
+}
+
+fn serve(config: &std::path::Path, _json: bool) -> ExitCode {
+    let config = match Config::from_file(config) {
+        Ok(config) => config,
+        Err(error) => return fail(CONFIG, &error),
+    };
+    let emulator = match Emulator::start(config) {
+        Ok(emulator) => emulator,
+        Err(error) => return fail(UNAVAILABLE, &error),
+    };
+    if let Err(error) = announce(&emulator) {
+        return fail(IO, &error);
+    }
+    match until_told() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(IO, &error),
+    }
+}
+
+/// One line for whoever started this, flushed, so that it can wait for it.
+fn announce(emulator: &Emulator) -> std::io::Result<()> {
+    let line = serde_json::json!({
+        "mqttPort": emulator.mqtt_port(),
+        "httpsPort": emulator.https_port(),
+        "caFile": emulator.ca_file(),
+        "idScope": emulator.id_scope(),
+    });
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
+}
+
+fn until_told() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
+}
+
+/// Prints an error with all its causes.
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    let _ = writeln!(std::io::stderr(), "dps-emulator: {text}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,216 @@
+//! The checks of a device's proof: tokens against keys, certificate chains against what is enrolled.
+
+use crate::config::{Attestation, Kinder};
+use crate::sas::{self, Token};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use std::time::SystemTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// What a client shows.
+#[derive(Debug, Clone)]
+pub(crate) enum Credential {
+    /// The text of a token, as in an MQTT password or an `Authorization` header.
+    Token(String),
+    /// The chain of the TLS handshake, leaf first; possibly empty.
+    Certificates(Vec<CertificateDer<'static>>),
+}
+
+/// Why a client is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("neither a token nor a certificate")]
+    Nothing,
+    #[error("the token is malformed")]
+    Malformed,
+    #[error("the token is for another resource")]
+    Audience,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the signature does not verify")]
+    Signature,
+    #[error("the certificate is refused: {0}")]
+    Certificate(String),
+    #[error("unknown ID scope")]
+    Scope,
+    #[error("unknown registration ID")]
+    Device,
+}
+
+/// What a token must be made for.
+#[derive(Debug, Clone)]
+pub(crate) struct Audience {
+    resource: String,
+    /// What `skn` may say; it may be missing, since Microsoft's Python client never sends it (DPS device API §18).
+    key_name: Option<&'static str>,
+}
+
+impl Audience {
+    /// A registration (DPS device API §4.1).
+    pub(crate) fn registration(scope: &str, registration_id: &str) -> Self {
+        Self {
+            resource: format!("{scope}/registrations/{registration_id}"),
+            key_name: Some("registration"),
+        }
+    }
+
+    /// A device at its hub (hub connection §3): no key name, since the key is the device's own.
+    pub(crate) fn hub(hub: &str, device_id: &str) -> Self {
+        Self {
+            resource: format!("{hub}/devices/{device_id}"),
+            key_name: None,
+        }
+    }
+}
+
+/// What one device has to show, at DPS and at its hub.
+#[derive(Debug, Clone)]
+pub(crate) enum Proof {
+    /// A token signed with one of these keys.
+    Keys(Vec<Vec<u8>>),
+    /// This very certificate.
+    Certificate(CertificateDer<'static>),
+    /// A certificate that this CA issued, itself or through intermediates that the client sends.
+    IssuedBy(CertificateDer<'static>),
+}
+
+impl Proof {
+    /// What an individual enrollment asks for.
+    pub(crate) fn individual(attestation: &Attestation) -> Self {
+        match attestation {
+            Attestation::SymmetricKey(keys) => Self::Keys(keys.clone()),
+            Attestation::X509(certificate) => Self::Certificate(certificate.clone()),
+        }
+    }
+
+    /// What a group asks for from the member `registration_id`.
+    pub(crate) fn member(attestation: &Attestation, registration_id: &str) -> Self {
+        match attestation {
+            Attestation::SymmetricKey(keys) => Self::Keys(
+                keys.iter()
+                    .map(|key| sas::derived_key(key, registration_id))
+                    .collect(),
+            ),
+            Attestation::X509(ca) => Self::IssuedBy(ca.clone()),
+        }
+    }
+
+    /// Checks `shown` for `audience`; a certificate's common name must be `name`, where one is given.
+    pub(crate) fn admits(
+        &self,
+        shown: &Credential,
+        audience: &Audience,
+        name: Option<&str>,
+        kinder: &[Kinder],
+    ) -> Result<(), Refusal> {
+        match (self, shown) {
+            (Self::Keys(keys), Credential::Token(text)) => {
+                let token = valid_token(text, audience, kinder)?;
+                let signed = keys.iter().any(|key| token.is_signed_with(key));
+                if signed || kinder.contains(&Kinder::SkipSignature) {
+                    Ok(())
+                } else {
+                    Err(Refusal::Signature)
+                }
+            }
+            (Self::Keys(_), Credential::Certificates(_)) => Err(Refusal::Nothing),
+            (Self::Certificate(_) | Self::IssuedBy(_), Credential::Token(_)) => {
+                Err(certificate("a token was sent instead"))
+            }
+            (Self::Certificate(enrolled), Credential::Certificates(chain)) => {
+                let leaf = leaf(chain, name, kinder)?;
+                let same = leaf == enrolled || kinder.contains(&Kinder::SkipThumbprint);
+                if same {
+                    Ok(())
+                } else {
+                    Err(certificate("its thumbprint is not the enrolled one"))
+                }
+            }
+            (Self::IssuedBy(ca), Credential::Certificates(chain)) => {
+                let leaf = leaf(chain, name, kinder)?;
+                if kinder.contains(&Kinder::SkipChain) {
+                    Ok(())
+                } else {
+                    chain_to(ca, leaf, &chain[1..])
+                }
+            }
+        }
+    }
+}
+
+/// Reads a token and checks all of it but the signature.
+pub(crate) fn valid_token(
+    text: &str,
+    audience: &Audience,
+    kinder: &[Kinder],
+) -> Result<Token, Refusal> {
+    let token = Token::parse(text).ok_or(Refusal::Malformed)?;
+    if token.key_name.is_some() && token.key_name.as_deref() != audience.key_name {
+        return Err(Refusal::Malformed);
+    }
+    // Without regard to case: a client that lower-cases the resource is let in by the service (DPS device API §4.1).
+    if !token.resource.eq_ignore_ascii_case(&audience.resource)
+        && !kinder.contains(&Kinder::SkipAudience)
+    {
+        return Err(Refusal::Audience);
+    }
+    if token.expiry <= now().as_secs() && !kinder.contains(&Kinder::SkipExpiry) {
+        return Err(Refusal::Expired);
+    }
+    Ok(token)
+}
+
+fn now() -> std::time::Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+/// The leaf, if it is valid today and bears `name`.
+fn leaf<'a>(
+    chain: &'a [CertificateDer<'static>],
+    name: Option<&str>,
+    kinder: &[Kinder],
+) -> Result<&'a CertificateDer<'static>, Refusal> {
+    let leaf = chain.first().ok_or_else(|| certificate("none was sent"))?;
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| certificate("it is no X.509"))?;
+    if !parsed.validity().is_valid() && !kinder.contains(&Kinder::SkipExpiry) {
+        return Err(certificate("it is not valid today"));
+    }
+    let cn = parsed
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|cn| cn.as_str().ok())
+        .unwrap_or_default();
+    match name {
+        Some(name) if !cn.eq_ignore_ascii_case(name) && !kinder.contains(&Kinder::SkipCn) => {
+            Err(certificate("its common name is not the registration ID"))
+        }
+        _ => Ok(leaf),
+    }
+}
+
+fn chain_to(
+    ca: &CertificateDer<'_>,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), Refusal> {
+    let refused = |error: webpki::Error| certificate(&format!("{error:?}"));
+    let anchor = webpki::anchor_from_trusted_cert(ca).map_err(refused)?;
+    let leaf = webpki::EndEntityCert::try_from(leaf).map_err(refused)?;
+    leaf.verify_for_usage(
+        webpki::ALL_VERIFICATION_ALGS,
+        &[anchor],
+        intermediates,
+        UnixTime::since_unix_epoch(now()),
+        webpki::KeyUsage::client_auth(),
+        None,
+        None,
+    )
+    .map(drop)
+    .map_err(refused)
+}
+
+fn certificate(reason: &str) -> Refusal {
+    Refusal::Certificate(reason.to_owned())
+}

@@ -1,0 +1,521 @@
+//! The configuration: services, enrollments and groups as a TOML text, checked before anything starts.
+
+use crate::fault::Fault;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde::Deserialize;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+
+/// The api-versions that DPS has had (DPS device API §3). Those from 2025 on: availability UNCONFIRMED.
+const API_VERSIONS: [&str; 8] = [
+    "2018-04-01",
+    "2018-09-01-preview",
+    "2019-03-31",
+    "2021-06-01",
+    "2021-10-01",
+    "2021-11-01-preview",
+    "2025-07-01-preview",
+    "2026-04-01",
+];
+
+/// A configuration that has been checked.
+#[derive(Debug)]
+pub struct Config {
+    pub(crate) service: Service,
+    pub(crate) enrollments: Vec<Enrollment>,
+    pub(crate) groups: Vec<Group>,
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Says which line is wrong, and what would be right.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Self::parse(text).map_err(|(message, at)| ConfigError {
+            file: None,
+            line: line(text, at),
+            message,
+        })
+    }
+
+    /// Reads a configuration file. Paths in it are relative to the working directory.
+    ///
+    /// # Errors
+    /// As [`Config::from_toml`], with the file's name; also when it cannot be read.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let named = |error| ConfigError {
+            file: Some(path.to_owned()),
+            ..error
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            named(ConfigError {
+                file: None,
+                line: None,
+                message: format!("cannot read it: {error}"),
+            })
+        })?;
+        Self::from_toml(&text).map_err(named)
+    }
+
+    /// Every hub that is named anywhere, for the server's certificate.
+    pub(crate) fn hubs(&self) -> Vec<String> {
+        let settings = self
+            .enrollments
+            .iter()
+            .map(|enrollment| &enrollment.settings);
+        let named = settings
+            .chain(self.groups.iter().map(|group| &group.settings))
+            .filter_map(|of| of.hub.clone());
+        self.service.hubs.iter().cloned().chain(named).collect()
+    }
+
+    fn parse(text: &str) -> Result<Self, (String, Option<usize>)> {
+        let raw: Raw = toml::from_str(text).map_err(|error| {
+            (
+                error.message().to_owned(),
+                error.span().map(|span| span.start),
+            )
+        })?;
+        let enrollments = raw
+            .enrollment
+            .into_iter()
+            .map(|table| at(table, Enrollment::try_from))
+            .collect::<Result<Vec<_>, _>>()?;
+        let groups = raw
+            .group
+            .into_iter()
+            .map(|table| at(table, Group::try_from))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut known = std::collections::HashSet::new();
+        for enrollment in &enrollments {
+            if !known.insert(enrollment.registration_id.to_lowercase()) {
+                return Err((
+                    format!(
+                        "registration_id \"{}\" is there twice",
+                        enrollment.registration_id
+                    ),
+                    None,
+                ));
+            }
+        }
+        let service = at(raw.service, Service::try_from)?;
+        Ok(Self {
+            service,
+            enrollments,
+            groups,
+        })
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug)]
+pub struct ConfigError {
+    file: Option<PathBuf>,
+    line: Option<usize>,
+    message: String,
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.file {
+            Some(file) => write!(to, "{}", file.display())?,
+            None => write!(to, "configuration")?,
+        }
+        if let Some(line) = self.line {
+            write!(to, ":{line}")?;
+        }
+        write!(to, ": {}", self.message)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn at<R, T>(
+    table: Spanned<R>,
+    check: impl Fn(R) -> Result<T, Wrong>,
+) -> Result<T, (String, Option<usize>)> {
+    let start = table.span().start;
+    check(table.into_inner()).map_err(|wrong| (wrong.message, Some(wrong.at.unwrap_or(start))))
+}
+
+fn line(text: &str, offset: Option<usize>) -> Option<usize> {
+    Some(text.get(..offset?)?.matches('\n').count() + 1)
+}
+
+struct Wrong {
+    message: String,
+    at: Option<usize>,
+}
+
+impl From<String> for Wrong {
+    fn from(message: String) -> Self {
+        Self { message, at: None }
+    }
+}
+
+/// `[service]`, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) id_scope: String,
+    pub(crate) host: String,
+    pub(crate) listen: IpAddr,
+    pub(crate) mqtt_port: u16,
+    pub(crate) https_port: u16,
+    pub(crate) tls: Vec<TlsVersion>,
+    pub(crate) server_key: ServerKey,
+    pub(crate) server_certificate: ServerCertificate,
+    pub(crate) own_ca: Option<(PathBuf, PathBuf)>,
+    pub(crate) ca_out: Option<PathBuf>,
+    pub(crate) hubs: Vec<String>,
+    pub(crate) transcript_file: Option<PathBuf>,
+    pub(crate) wrong_key_on_mqtt: WrongKey,
+    pub(crate) api_versions: Vec<String>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) kinder: Vec<Kinder>,
+}
+
+/// A TLS version to offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum TlsVersion {
+    #[serde(rename = "1.2")]
+    V12,
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+/// The kind of the server's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ServerKey {
+    Rsa,
+    Ecdsa,
+}
+
+/// What is wrong with the server's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ServerCertificate {
+    Good,
+    Expired,
+    NotYetValid,
+    WrongName,
+    UnknownCa,
+}
+
+/// Where a wrong key or certificate shows on MQTT; which one the service uses is UNCONFIRMED (DPS device API §5.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WrongKey {
+    /// As the answer to the first request.
+    Response,
+    /// As return code 5 of CONNACK.
+    Connack,
+}
+
+/// A check that is switched off, for testing the tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kinder {
+    SkipSignature,
+    SkipExpiry,
+    SkipAudience,
+    SkipCn,
+    SkipChain,
+    SkipThumbprint,
+    SkipRid,
+    SkipOrder,
+    SkipApiVersion,
+    SkipBody,
+    SkipHubCredential,
+}
+
+/// How one device is treated: what an individual enrollment and a group have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) device_id: Option<String>,
+    pub(crate) hub: Option<String>,
+    pub(crate) enabled: bool,
+    pub(crate) payload: Option<serde_json::Value>,
+    pub(crate) polls: u32,
+    pub(crate) at_once: bool,
+    pub(crate) retry_after: Option<String>,
+    pub(crate) fail: Option<Fail>,
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// The end of a registration that fails.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fail {
+    pub(crate) code: u32,
+    pub(crate) message: String,
+}
+
+/// `[[enrollment]]`, checked.
+#[derive(Debug)]
+pub(crate) struct Enrollment {
+    pub(crate) registration_id: String,
+    pub(crate) attestation: Attestation,
+    pub(crate) settings: Settings,
+}
+
+/// `[[group]]`, checked.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) name: String,
+    pub(crate) attestation: Attestation,
+    pub(crate) settings: Settings,
+}
+
+/// What proves a device's identity. (A TPM will be the third kind.)
+#[derive(Debug, Clone)]
+pub(crate) enum Attestation {
+    /// The decoded keys, primary first; for a group, those that device keys are derived from.
+    SymmetricKey(Vec<Vec<u8>>),
+    /// The device's own certificate, or for a group the CA's.
+    X509(CertificateDer<'static>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    service: Spanned<RawService>,
+    #[serde(default)]
+    enrollment: Vec<Spanned<RawEnrollment>>,
+    #[serde(default)]
+    group: Vec<Spanned<RawGroup>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawService {
+    id_scope: String,
+    host: Option<String>,
+    listen: Option<IpAddr>,
+    #[serde(default)]
+    mqtt_port: u16,
+    #[serde(default)]
+    https_port: u16,
+    tls: Option<Vec<TlsVersion>>,
+    server_key: Option<ServerKey>,
+    server_certificate: Option<ServerCertificate>,
+    ca_file: Option<PathBuf>,
+    ca_key_file: Option<PathBuf>,
+    ca_out: Option<PathBuf>,
+    hubs: Option<Vec<String>>,
+    transcript_file: Option<PathBuf>,
+    wrong_key_on_mqtt: Option<WrongKey>,
+    api_versions: Option<Vec<String>>,
+    #[serde(default)]
+    faults: Vec<Spanned<String>>,
+    #[serde(default)]
+    kinder: Vec<Kinder>,
+}
+
+impl TryFrom<RawService> for Service {
+    type Error = Wrong;
+
+    fn try_from(raw: RawService) -> Result<Self, Wrong> {
+        if raw.id_scope.is_empty() || !raw.id_scope.is_ascii() || raw.id_scope.contains('/') {
+            return Err(
+                format!("id_scope \"{}\" must be ASCII without \"/\"", raw.id_scope).into(),
+            );
+        }
+        let own_ca = match (raw.ca_file, raw.ca_key_file) {
+            (Some(ca), Some(key)) => Some((ca, key)),
+            (None, None) => None,
+            _ => return Err("ca_file and ca_key_file go together".to_owned().into()),
+        };
+        Ok(Self {
+            id_scope: raw.id_scope,
+            host: raw.host.unwrap_or_else(|| "localhost".to_owned()),
+            listen: raw.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            mqtt_port: raw.mqtt_port,
+            https_port: raw.https_port,
+            tls: raw
+                .tls
+                .filter(|versions| !versions.is_empty())
+                .unwrap_or_else(|| vec![TlsVersion::V12]),
+            server_key: raw.server_key.unwrap_or(ServerKey::Rsa),
+            server_certificate: raw.server_certificate.unwrap_or(ServerCertificate::Good),
+            own_ca,
+            ca_out: raw.ca_out,
+            hubs: raw
+                .hubs
+                .filter(|hubs| !hubs.is_empty())
+                .unwrap_or_else(|| vec!["localhost".to_owned()]),
+            transcript_file: raw.transcript_file,
+            wrong_key_on_mqtt: raw.wrong_key_on_mqtt.unwrap_or(WrongKey::Response),
+            api_versions: raw
+                .api_versions
+                .unwrap_or_else(|| API_VERSIONS.map(str::to_owned).to_vec()),
+            faults: faults(raw.faults)?,
+            kinder: raw.kinder,
+        })
+    }
+}
+
+/// Every key that an enrollment and a group share; `flatten` would lose the lines of errors.
+macro_rules! enrollment_table {
+    ($name:ident { $($own:ident: $type:ty),* }) => {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            $($own: $type,)*
+            primary_key: Option<String>,
+            secondary_key: Option<String>,
+            certificate_file: Option<PathBuf>,
+            certificate_pem: Option<String>,
+            hub: Option<String>,
+            enabled: Option<bool>,
+            payload: Option<serde_json::Value>,
+            #[serde(default)]
+            polls: u32,
+            answer: Option<RawAnswer>,
+            retry_after: Option<RetryAfter>,
+            fail: Option<Fail>,
+            #[serde(default)]
+            faults: Vec<Spanned<String>>,
+        }
+
+        impl $name {
+            fn attestation(&self) -> Result<Attestation, Wrong> {
+                attestation(
+                    [self.primary_key.as_deref(), self.secondary_key.as_deref()],
+                    self.certificate_file.as_deref(),
+                    self.certificate_pem.as_deref(),
+                )
+            }
+
+            fn settings(self, device_id: Option<String>) -> Result<Settings, Wrong> {
+                Ok(Settings {
+                    device_id,
+                    hub: self.hub,
+                    enabled: self.enabled.unwrap_or(true),
+                    payload: self.payload,
+                    polls: self.polls,
+                    at_once: self.answer.is_some(),
+                    retry_after: self.retry_after.map(RetryAfter::text),
+                    fail: self.fail,
+                    faults: faults(self.faults)?,
+                })
+            }
+        }
+    };
+}
+
+enrollment_table!(RawEnrollment { registration_id: String, device_id: Option<String> });
+enrollment_table!(RawGroup { name: String });
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawAnswer {
+    AtOnce,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RetryAfter {
+    Seconds(u64),
+    Text(String),
+}
+
+impl RetryAfter {
+    fn text(self) -> String {
+        match self {
+            Self::Seconds(seconds) => seconds.to_string(),
+            Self::Text(text) => text,
+        }
+    }
+}
+
+impl TryFrom<RawEnrollment> for Enrollment {
+    type Error = Wrong;
+
+    fn try_from(mut raw: RawEnrollment) -> Result<Self, Wrong> {
+        let registration_id = std::mem::take(&mut raw.registration_id);
+        if !crate::names::is_registration_id(&registration_id) {
+            return Err(format!("registration_id \"{registration_id}\": 1 to 128 of A-Z a-z 0-9 - . _ :, not ending in . _ or :").into());
+        }
+        let device_id = raw.device_id.take();
+        Ok(Self {
+            registration_id,
+            attestation: raw.attestation()?,
+            settings: raw.settings(device_id)?,
+        })
+    }
+}
+
+impl TryFrom<RawGroup> for Group {
+    type Error = Wrong;
+
+    fn try_from(mut raw: RawGroup) -> Result<Self, Wrong> {
+        let name = std::mem::take(&mut raw.name);
+        Ok(Self {
+            name,
+            attestation: raw.attestation()?,
+            settings: raw.settings(None)?,
+        })
+    }
+}
+
+fn attestation(
+    keys: [Option<&str>; 2],
+    file: Option<&Path>,
+    pem: Option<&str>,
+) -> Result<Attestation, Wrong> {
+    let keys = keys
+        .into_iter()
+        .flatten()
+        .map(key)
+        .collect::<Result<Vec<_>, _>>()?;
+    let pem = match (file, pem) {
+        (None, pem) => pem.map(str::to_owned),
+        (Some(_), Some(_)) => {
+            return Err("certificate_file or certificate_pem, not both"
+                .to_owned()
+                .into());
+        }
+        (Some(file), None) => Some(
+            std::fs::read_to_string(file)
+                .map_err(|error| format!("certificate_file {}: {error}", file.display()))?,
+        ),
+    };
+    match (keys.is_empty(), pem) {
+        (false, None) => Ok(Attestation::SymmetricKey(keys)),
+        (true, Some(pem)) => CertificateDer::from_pem_slice(pem.as_bytes())
+            .map(Attestation::X509)
+            .map_err(|error| format!("the certificate is no PEM: {error}").into()),
+        _ => Err(
+            "needs either primary_key (and secondary_key), or certificate_file or certificate_pem"
+                .to_owned()
+                .into(),
+        ),
+    }
+}
+
+fn key(text: &str) -> Result<Vec<u8>, String> {
+    // The text itself stays out of the message: it may be a real key.
+    let key = STANDARD
+        .decode(text)
+        .map_err(|_| "a key is not base64".to_owned())?;
+    // DPS device API §4.2.
+    if (16..=64).contains(&key.len()) {
+        Ok(key)
+    } else {
+        Err(format!("a key has {} bytes, not 16 to 64", key.len()))
+    }
+}
+
+fn faults(texts: Vec<Spanned<String>>) -> Result<Vec<Fault>, Wrong> {
+    let parse = |text: Spanned<String>| {
+        Fault::parse(text.get_ref()).map_err(|message| Wrong {
+            message,
+            at: Some(text.span().start),
+        })
+    };
+    texts.into_iter().map(parse).collect()
+}

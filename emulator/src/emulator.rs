@@ -1,0 +1,328 @@
+//! A running emulator: its thread, its ports, and what tests can see and change.
+
+use crate::config::{Config, ConfigError, Settings};
+use crate::fault::Fault;
+use crate::hub::Telemetry;
+use crate::listener::{self, Speaks};
+use crate::service::{Service, State};
+use crate::tls::{Identity, TlsError};
+use rustls::ServerConfig;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Why an emulator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The certificates could not be made.
+    #[error("no certificate for the server")]
+    Tls(#[from] TlsError),
+    /// A port is taken, for example.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address and port.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that the configuration names cannot be written.
+    #[error("cannot write {path}", path = path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operating system gave no thread or event queue.
+    #[error("cannot start the server's thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A device that the emulator does not know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no device or group is called {0}")]
+pub struct UnknownDevice(pub String);
+
+/// What went wrong when faults were set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetFaultsError {
+    /// Not the notation.
+    #[error("{0}")]
+    Notation(String),
+    /// There is no such device.
+    #[error(transparent)]
+    Unknown(#[from] UnknownDevice),
+}
+
+/// A running emulator. It stops when it is dropped.
+pub struct Emulator {
+    service: Arc<Service>,
+    mqtt_port: u16,
+    https_port: u16,
+    ca_pem: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Emulator {
+    /// Starts the listeners on a thread of their own; they accept when this returns.
+    ///
+    /// # Errors
+    /// When a port is taken, a file cannot be written or a certificate cannot be made.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let identity = Identity::new(&config.service, &config.hubs())?;
+        if let Some(path) = &config.service.ca_out {
+            std::fs::write(path, &identity.ca_pem).map_err(|source| StartError::File {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let (mqtt, mqtt_port) = listen(SocketAddr::new(
+            config.service.listen,
+            config.service.mqtt_port,
+        ))?;
+        let (https, https_port) = listen(SocketAddr::new(
+            config.service.listen,
+            config.service.https_port,
+        ))?;
+        let path = config.service.transcript_file.clone().unwrap_or_default();
+        let service = Service::new(config).map_err(|source| StartError::File { path, source })?;
+        let service = Arc::new(service);
+        let (stop, stopped) = oneshot::channel();
+        let listeners = [(mqtt, Speaks::Mqtt), (https, Speaks::Http)];
+        let thread = Some(run(
+            Arc::clone(&service),
+            identity.server,
+            listeners,
+            stopped,
+        )?);
+        Ok(Self {
+            service,
+            mqtt_port,
+            https_port,
+            ca_pem: identity.ca_pem,
+            stop: Some(stop),
+            thread,
+        })
+    }
+
+    /// The port of MQTT over TLS.
+    pub fn mqtt_port(&self) -> u16 {
+        self.mqtt_port
+    }
+
+    /// The port of HTTPS, and of MQTT over WebSocket.
+    pub fn https_port(&self) -> u16 {
+        self.https_port
+    }
+
+    /// The certificate that clients have to trust, PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// Where the configuration had that certificate written.
+    pub fn ca_file(&self) -> Option<&std::path::Path> {
+        self.service.config.ca_out.as_deref()
+    }
+
+    /// The ID scope.
+    pub fn id_scope(&self) -> &str {
+        &self.service.config.id_scope
+    }
+
+    /// What was said with one device, in order, in the notation of `docs/transcript.md`.
+    pub fn transcript(&self, registration_id: &str) -> Vec<String> {
+        self.service
+            .with(|state| state.transcript().of(registration_id))
+    }
+
+    /// Everything that was said, each line after its registration ID, or after `-` where none was known.
+    pub fn transcript_all(&self) -> Vec<String> {
+        self.service.with(|state| state.transcript().all())
+    }
+
+    /// The messages that arrived at the hubs, in order.
+    pub fn telemetry(&self) -> Vec<Telemetry> {
+        self.service.with(|state| state.telemetry().to_vec())
+    }
+
+    /// The custom payload of the device's last register call.
+    pub fn received_payload(&self, registration_id: &str) -> Option<serde_json::Value> {
+        self.service
+            .with(|state| state.device(registration_id)?.registration.payload.clone())
+    }
+
+    /// The hub and the device ID that were assigned last.
+    pub fn assignment(&self, registration_id: &str) -> Option<(String, String)> {
+        let of = |state: &mut State| {
+            state
+                .device(registration_id)?
+                .registration
+                .assignment
+                .clone()
+        };
+        self.service
+            .with(of)
+            .map(|assignment| (assignment.hub, assignment.device_id))
+    }
+
+    /// Waits until `count` messages have arrived, at most for `patience`; tells whether they have.
+    pub fn wait_for_telemetry(&self, count: usize, patience: Duration) -> bool {
+        self.service
+            .wait(patience, |state| {
+                (state.telemetry().len() >= count).then_some(())
+            })
+            .is_some()
+    }
+
+    /// Waits until the transcript of a device (or `-`) has a line that begins with `start`, at most for `patience`.
+    pub fn wait_for_line(&self, registration_id: &str, start: &str, patience: Duration) -> bool {
+        let said = |state: &State| {
+            let lines = state.transcript().of(registration_id);
+            lines
+                .iter()
+                .any(|line| line.starts_with(start))
+                .then_some(())
+        };
+        self.service.wait(patience, said).is_some()
+    }
+
+    /// Waits until a device is connected to the hub that it is assigned to, at most for `patience`.
+    pub fn wait_for_hub_connection(&self, registration_id: &str, patience: Duration) -> bool {
+        self.service
+            .wait(patience, |state| {
+                state.is_at_hub(registration_id).then_some(())
+            })
+            .is_some()
+    }
+
+    /// From now on a device (or group) belongs to another hub: its next registration removes the old identity and
+    /// creates one there. The server's certificate names only hubs that the configuration names.
+    ///
+    /// # Errors
+    /// When there is no such device or group.
+    pub fn move_hub(&self, name: &str, hub: &str) -> Result<(), UnknownDevice> {
+        self.change(name, |settings| settings.hub = Some(hub.to_owned()))
+    }
+
+    /// Enables or disables an enrollment (or group).
+    ///
+    /// # Errors
+    /// When there is no such device or group.
+    pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<(), UnknownDevice> {
+        self.change(name, |settings| settings.enabled = enabled)
+    }
+
+    /// Replaces the faults of a device (or group); those of the service stay.
+    ///
+    /// # Errors
+    /// When a fault is not in the notation, or there is no such device or group.
+    pub fn set_faults(&self, name: &str, faults: &[&str]) -> Result<(), SetFaultsError> {
+        let faults: Vec<Fault> = faults
+            .iter()
+            .map(|text| Fault::parse(text))
+            .collect::<Result<_, _>>()
+            .map_err(SetFaultsError::Notation)?;
+        Ok(self.change(name, |settings| settings.faults.clone_from(&faults))?)
+    }
+
+    /// Removes an enrollment. The identity at the hub stays.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub fn remove(&self, registration_id: &str) -> Result<(), UnknownDevice> {
+        let removed = self.service.with(|state| state.remove(registration_id));
+        removed
+            .then_some(())
+            .ok_or_else(|| UnknownDevice(registration_id.to_owned()))
+    }
+
+    /// Removes a device's identity from its hub; its connection ends. The enrollment stays.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn remove_from_hub(&self, registration_id: &str) -> Result<(), UnknownDevice> {
+        let removed = self
+            .service
+            .with(|state| state.remove_from_hub(registration_id));
+        removed
+            .then_some(())
+            .ok_or_else(|| UnknownDevice(registration_id.to_owned()))
+    }
+
+    fn change(&self, name: &str, change: impl Fn(&mut Settings)) -> Result<(), UnknownDevice> {
+        let changed = self.service.with(|state| state.change(name, change));
+        changed
+            .then_some(())
+            .ok_or_else(|| UnknownDevice(name.to_owned()))
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Emulator {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            to,
+            "Emulator(mqtt {}, https {})",
+            self.mqtt_port, self.https_port
+        )
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {
+    let ready = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    };
+    ready().map_err(|source| StartError::Listen { address, source })
+}
+
+/// Serves until `stopped` is told or its sender is gone; every connection ends with it.
+fn run(
+    service: Arc<Service>,
+    tls: Arc<ServerConfig>,
+    listeners: [(TcpListener, Speaks); 2],
+    stopped: oneshot::Receiver<()>,
+) -> Result<JoinHandle<()>, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
+    let entered = runtime.enter();
+    let listeners =
+        listeners.map(|(listener, speaks)| (tokio::net::TcpListener::from_std(listener), speaks));
+    drop(entered);
+    for (listener, speaks) in listeners {
+        let listener = listener.map_err(StartError::Thread)?;
+        runtime.spawn(listener::serve(
+            Arc::clone(&service),
+            listener,
+            Arc::clone(&tls),
+            speaks,
+        ));
+    }
+    let body = move || drop(runtime.block_on(stopped));
+    std::thread::Builder::new()
+        .name("dps-emulator".to_owned())
+        .spawn(body)
+        .map_err(StartError::Thread)
+}

@@ -1,0 +1,368 @@
+//! What the service knows: enrollments, devices, hub identities, faults to play, and the transcript of it all.
+
+use crate::answer::Answer;
+use crate::attest::{Audience, Credential, Proof, Refusal, valid_token};
+use crate::config::{self, Config, Group, Kinder, Settings};
+use crate::fault::{self, Fault, Lie, Misdeed, Stage};
+use crate::hub::{Hubs, Identity, Telemetry};
+use crate::registration::Registration;
+use crate::transcript::{self, NOBODY, Transcript};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The way a conversation comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    Mqtt,
+    MqttWs,
+    Https,
+}
+
+impl Via {
+    /// Its name in transcripts.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::MqttWs => "mqtt-ws",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// The one service behind all listeners.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) config: config::Service,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// What changes while it runs.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// By lower-case registration ID: DPS does not distinguish case (DPS device API §2).
+    pub(crate) devices: BTreeMap<String, Device>,
+    groups: Vec<Group>,
+    removed: HashSet<String>,
+    faults: Vec<Fault>,
+    pub(crate) hubs: Hubs,
+    transcript: Transcript,
+}
+
+/// One device: an individual enrollment, or a member of a group since it first said its name.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) registration_id: String,
+    /// `None` until a member of a group has proved which group it belongs to.
+    pub(crate) proof: Option<Proof>,
+    pub(crate) group: Option<String>,
+    pub(crate) settings: Settings,
+    pub(crate) registration: Registration,
+    pub(crate) via: Option<Via>,
+    pub(crate) last_step: String,
+}
+
+impl Service {
+    pub(crate) fn new(config: Config) -> std::io::Result<Self> {
+        let transcript = Transcript::new(config.service.transcript_file.as_deref())?;
+        let devices = config.enrollments.into_iter().map(|enrollment| {
+            let proof = Some(Proof::individual(&enrollment.attestation));
+            let device = Device::new(enrollment.registration_id, proof, None, enrollment.settings);
+            (device.registration_id.to_lowercase(), device)
+        });
+        let state = State {
+            devices: devices.collect(),
+            groups: config.groups,
+            removed: HashSet::new(),
+            faults: config.service.faults.clone(),
+            hubs: Hubs::default(),
+            transcript,
+        };
+        Ok(Self {
+            config: config.service,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// The state, for one short step; whoever waits is told afterwards.
+    pub(crate) fn with<T>(&self, step: impl FnOnce(&mut State) -> T) -> T {
+        let result = step(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until `done` finds what it looks for, at most for `patience`.
+    pub(crate) fn wait<T>(
+        &self,
+        patience: Duration,
+        mut done: impl FnMut(&State) -> Option<T>,
+    ) -> Option<T> {
+        let end = Instant::now() + patience;
+        let mut state = self.lock();
+        loop {
+            if let Some(found) = done(&state) {
+                return Some(found);
+            }
+            let left = end.checked_duration_since(Instant::now())?;
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    pub(crate) fn is_kinder(&self, switch: Kinder) -> bool {
+        self.config.kinder.contains(&switch)
+    }
+
+    /// Whether DPS speaks this api-version (DPS device API §3).
+    pub(crate) fn speaks(&self, api_version: &str) -> bool {
+        self.config
+            .api_versions
+            .iter()
+            .any(|known| known == api_version)
+            || self.is_kinder(Kinder::SkipApiVersion)
+    }
+
+    /// Writes a line about `device` (a registration ID, or nobody).
+    pub(crate) fn say(&self, device: Option<&str>, line: impl Into<String>) {
+        let line = line.into();
+        self.with(|state| state.say(device, line));
+    }
+
+    /// Writes down an answer.
+    pub(crate) fn say_answer(&self, device: Option<&str>, answer: &Answer) {
+        self.say(
+            device,
+            transcript::answer_line(answer.status, answer.retry_after.as_deref(), &answer.body),
+        );
+    }
+
+    /// The next fault to play for `device` at `stage`, if it `fits` the way of talking.
+    pub(crate) fn fault(
+        &self,
+        device: Option<&str>,
+        stage: Stage,
+        fits: impl Fn(&Misdeed) -> bool,
+    ) -> Option<Misdeed> {
+        self.with(|state| {
+            let own = device.and_then(|device| state.device_or_stranger(device));
+            let own = own.and_then(|device| fault::take(&mut device.settings.faults, stage, &fits));
+            own.or_else(|| fault::take(&mut state.faults, stage, &fits))
+        })
+    }
+
+    /// Checks what a client shows for a registration (DPS device API §4, §8).
+    pub(crate) fn admit(
+        &self,
+        scope: &str,
+        registration_id: &str,
+        shown: &Credential,
+    ) -> Result<(), Refusal> {
+        let kinder = &self.config.kinder;
+        let audience = Audience::registration(scope, registration_id);
+        match shown {
+            Credential::Token(text) => drop(valid_token(text, &audience, kinder)?),
+            Credential::Certificates(chain) if chain.is_empty() => return Err(Refusal::Nothing),
+            Credential::Certificates(_) => {}
+        }
+        if scope != self.config.id_scope {
+            return Err(Refusal::Scope);
+        }
+        self.with(|state| {
+            state.admit(registration_id, |proof| {
+                proof.admits(shown, &audience, Some(registration_id), kinder)
+            })
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn say(&mut self, device: Option<&str>, line: String) {
+        let known = device.map(|id| (id, self.devices.get_mut(&id.to_lowercase())));
+        let name = match known {
+            None => NOBODY.to_owned(),
+            Some((id, None)) => id.to_owned(),
+            Some((_, Some(device))) => {
+                device.last_step.clone_from(&line);
+                device.registration_id.clone()
+            }
+        };
+        self.transcript.add(&name, line);
+    }
+
+    pub(crate) fn transcript(&self) -> &Transcript {
+        &self.transcript
+    }
+
+    pub(crate) fn device(&mut self, registration_id: &str) -> Option<&mut Device> {
+        self.devices.get_mut(&registration_id.to_lowercase())
+    }
+
+    /// The registration ID behind a device ID, for a device that is not (any more) at the hub it asks for.
+    pub(crate) fn registration_of(&self, device_id: &str) -> Option<String> {
+        let is_it = |device: &&Device| {
+            let assigned = device
+                .registration
+                .assignment
+                .as_ref()
+                .is_some_and(|at| at.device_id == device_id);
+            assigned
+                || device.registration_id == device_id
+                || device.settings.device_id.as_deref() == Some(device_id)
+        };
+        self.devices
+            .values()
+            .find(is_it)
+            .map(|device| device.registration_id.clone())
+    }
+
+    /// The device, or, where there are groups, a place for one that may turn out to be a member.
+    fn device_or_stranger(&mut self, registration_id: &str) -> Option<&mut Device> {
+        let key = registration_id.to_lowercase();
+        if !self.devices.contains_key(&key) {
+            let group = self
+                .groups
+                .first()
+                .filter(|_| !self.removed.contains(&key))?;
+            let device = Device::new(
+                registration_id.to_owned(),
+                None,
+                Some(group.name.clone()),
+                group.settings.clone(),
+            );
+            self.devices.insert(key.clone(), device);
+        }
+        self.devices.get_mut(&key)
+    }
+
+    fn admit(
+        &mut self,
+        id: &str,
+        check: impl Fn(&Proof) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let individual = self.device(id).filter(|device| device.group.is_none());
+        if let Some(device) = individual {
+            return device.proof.as_ref().map_or(Err(Refusal::Device), check);
+        }
+        if self.removed.contains(&id.to_lowercase()) {
+            return Err(Refusal::Device);
+        }
+        self.admit_member(id, check)
+    }
+
+    /// Finds the group that the device proves to belong to. What refuses best is the group that comes closest.
+    fn admit_member(
+        &mut self,
+        id: &str,
+        check: impl Fn(&Proof) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut refusal = Refusal::Device;
+        for position in 0..self.groups.len() {
+            let group = &self.groups[position];
+            let proof = Proof::member(&group.attestation, id);
+            match check(&proof) {
+                Ok(()) => {
+                    self.join(id, proof, position);
+                    return Ok(());
+                }
+                // The wrong kind of credential for this group says nothing about the device.
+                Err(Refusal::Nothing) => {}
+                Err(closer) => refusal = closer,
+            }
+        }
+        Err(refusal)
+    }
+
+    fn join(&mut self, id: &str, proof: Proof, position: usize) {
+        let (name, settings) = (
+            self.groups[position].name.clone(),
+            self.groups[position].settings.clone(),
+        );
+        if let Some(device) = self.device_or_stranger(id) {
+            if device.group.as_ref() != Some(&name) {
+                device.settings = settings;
+                device.group = Some(name);
+            }
+            device.proof = Some(proof);
+        }
+    }
+
+    /// Changes the settings of a device, or those of a group and of its members.
+    pub(crate) fn change(&mut self, name: &str, change: impl Fn(&mut Settings)) -> bool {
+        if let Some(device) = self.device(name) {
+            change(&mut device.settings);
+            return true;
+        }
+        let Some(group) = self.groups.iter_mut().find(|group| group.name == name) else {
+            return false;
+        };
+        change(&mut group.settings);
+        let members = self
+            .devices
+            .values_mut()
+            .filter(|device| device.group.as_deref() == Some(name));
+        members.for_each(|device| change(&mut device.settings));
+        true
+    }
+
+    /// Removes an enrollment; the identity at the hub stays (DPS device API §14).
+    pub(crate) fn remove(&mut self, registration_id: &str) -> bool {
+        let key = registration_id.to_lowercase();
+        self.removed.insert(key.clone());
+        self.devices.remove(&key).is_some()
+    }
+
+    pub(crate) fn is_at_hub(&self, registration_id: &str) -> bool {
+        let device = self.devices.get(&registration_id.to_lowercase());
+        let assignment = device.and_then(|device| device.registration.assignment.as_ref());
+        let identity = assignment.and_then(|at| self.hubs.identity(&at.hub, &at.device_id));
+        identity.is_some_and(Identity::is_connected)
+    }
+
+    pub(crate) fn remove_from_hub(&mut self, registration_id: &str) -> bool {
+        let assignment = self
+            .device(registration_id)
+            .and_then(|device| device.registration.assignment.clone());
+        assignment.is_some_and(|at| self.hubs.remove(&at.hub, &at.device_id))
+    }
+
+    pub(crate) fn telemetry(&self) -> &[Telemetry] {
+        self.hubs.telemetry()
+    }
+}
+
+impl Device {
+    fn new(
+        registration_id: String,
+        proof: Option<Proof>,
+        group: Option<String>,
+        settings: Settings,
+    ) -> Self {
+        let registration = Registration::default();
+        Self {
+            registration_id,
+            proof,
+            group,
+            settings,
+            registration,
+            via: None,
+            last_step: String::new(),
+        }
+    }
+}
+
+/// Faults that an MQTT connection can play.
+pub(crate) fn fits_mqtt(misdeed: &Misdeed) -> bool {
+    match misdeed {
+        Misdeed::Plain(_) | Misdeed::Connack(_) | Misdeed::Delivery(_) => true,
+        Misdeed::Answer(lie) => !matches!(lie, Lie::Redirect(_)),
+    }
+}

@@ -1,0 +1,191 @@
+//! The TLS side: the server's certificate with its possible faults, and client certificates as they come.
+
+use crate::config::{self, ServerCertificate, ServerKey, TlsVersion};
+use crate::pki::{self, Algorithm, Authority, Key, PkiError};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ServerConfig};
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+/// Why the listeners have no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A key or certificate could not be made.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// A file of one's own CA cannot be read.
+    #[error("cannot read {path}", path = path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A PEM text is none.
+    #[error("not a PEM certificate or key")]
+    Pem(#[from] rustls_pki_types::pem::Error),
+    /// The TLS library refused.
+    #[error("cannot set up TLS")]
+    Rustls(#[from] rustls::Error),
+}
+
+/// What clients have to trust, and what the listeners serve with.
+pub(crate) struct Identity {
+    pub(crate) ca_pem: String,
+    pub(crate) server: Arc<ServerConfig>,
+}
+
+impl Identity {
+    pub(crate) fn new(config: &config::Service, hubs: &[String]) -> Result<Self, TlsError> {
+        let key = match config.server_key {
+            ServerKey::Rsa => rsa_key(&SERVER_KEY)?,
+            ServerKey::Ecdsa => Key::generate(Algorithm::EcP256)?,
+        };
+        let ca = match &config.own_ca {
+            Some((certificate, key)) => Authority::read(&read(certificate)?, &read(key)?)?,
+            None => throw_away(rsa_key(&CA_KEY)?)?,
+        };
+        let chain = chain(config, hubs, &ca, &key)?;
+        Ok(Self {
+            ca_pem: ca.certificate_pem().to_owned(),
+            server: Arc::new(server(config, &chain, key.der())?),
+        })
+    }
+}
+
+/// RSA keys take long to make, so that all emulators of a process share theirs.
+static SERVER_KEY: OnceLock<Key> = OnceLock::new();
+static CA_KEY: OnceLock<Key> = OnceLock::new();
+
+fn rsa_key(place: &OnceLock<Key>) -> Result<Key, PkiError> {
+    if let Some(key) = place.get() {
+        return key.copy();
+    }
+    let key = Key::generate(Algorithm::Rsa2048)?;
+    place.get_or_init(|| key).copy()
+}
+
+/// Each has its own name: with a shared key, one emulator's CA must not vouch for another emulator.
+fn throw_away(key: Key) -> Result<Authority, PkiError> {
+    Authority::root_with(
+        &format!(
+            "dps-emulator throw-away CA {}",
+            crate::answer::random_hex(8)
+        ),
+        key,
+    )
+}
+
+fn read(path: &PathBuf) -> Result<String, TlsError> {
+    std::fs::read_to_string(path).map_err(|source| TlsError::File {
+        path: path.clone(),
+        source,
+    })
+}
+
+fn chain(
+    config: &config::Service,
+    hubs: &[String],
+    ca: &Authority,
+    key: &Key,
+) -> Result<String, PkiError> {
+    let usual = [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "global.azure-devices-provisioning.net",
+        &config.host,
+    ];
+    let mut names: Vec<String> = usual.map(str::to_owned).to_vec();
+    names.extend(hubs.iter().cloned());
+    names.sort();
+    names.dedup();
+    match config.server_certificate {
+        ServerCertificate::Good => ca.server(key, &names, pki::VALID),
+        ServerCertificate::Expired => ca.server(key, &names, pki::EXPIRED),
+        ServerCertificate::NotYetValid => ca.server(key, &names, pki::NOT_YET_VALID),
+        ServerCertificate::WrongName => {
+            ca.server(key, &["wrong-name.example".to_owned()], pki::VALID)
+        }
+        ServerCertificate::UnknownCa => {
+            throw_away(Key::generate(Algorithm::EcP256)?)?.server(key, &names, pki::VALID)
+        }
+    }
+}
+
+fn server(
+    config: &config::Service,
+    chain_pem: &str,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let version = |version: &TlsVersion| match version {
+        TlsVersion::V12 => &rustls::version::TLS12,
+        TlsVersion::V13 => &rustls::version::TLS13,
+    };
+    let versions: Vec<_> = config.tls.iter().map(version).collect();
+    let chain =
+        CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let mut server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions)?
+        .with_client_cert_verifier(Arc::new(AnyCertificate { algorithms }))
+        .with_single_cert(chain, key)?;
+    // Never kinder than the service: each connection is a whole handshake.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    Ok(server)
+}
+
+/// Asks for a certificate in the initial handshake and takes any whose key the client holds: whether it is enrolled
+/// is found out when the client says who it is.
+#[derive(Debug)]
+struct AnyCertificate {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

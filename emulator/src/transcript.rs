@@ -1,0 +1,97 @@
+//! The record of what was said, line by line, in the notation of `docs/transcript.md`.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+/// Who a line belongs to when no device is known yet.
+pub(crate) const NOBODY: &str = "-";
+
+/// All lines of one emulator in the order in which they happened, each with its device.
+#[derive(Debug, Default)]
+pub(crate) struct Transcript {
+    lines: Vec<(String, String)>,
+    file: Option<File>,
+}
+
+impl Transcript {
+    /// A transcript that also appends each line to `file`.
+    pub(crate) fn new(file: Option<&Path>) -> std::io::Result<Self> {
+        let Some(path) = file else {
+            return Ok(Self::default());
+        };
+        let mut file = File::options().create(true).append(true).open(path)?;
+        writeln!(
+            file,
+            "# dps-emulator {} transcript 1",
+            env!("CARGO_PKG_VERSION")
+        )?;
+        Ok(Self {
+            lines: Vec::new(),
+            file: Some(file),
+        })
+    }
+
+    pub(crate) fn add(&mut self, device: &str, line: String) {
+        if let Some(file) = &mut self.file {
+            // A full disk must not stop the service; what is missing in the file is still in memory.
+            let _ = writeln!(file, "{device} {line}");
+        }
+        self.lines.push((device.to_owned(), line));
+    }
+
+    pub(crate) fn of(&self, device: &str) -> Vec<String> {
+        let own = self
+            .lines
+            .iter()
+            .filter(|(of, _)| of.eq_ignore_ascii_case(device));
+        own.map(|(_, line)| line.clone()).collect()
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.lines
+            .iter()
+            .map(|(device, line)| format!("{device} {line}"))
+            .collect()
+    }
+}
+
+/// `< STATUS [retry-after=TEXT] [BODY]`, scrubbed.
+pub(crate) fn answer_line(status: u16, retry_after: Option<&str>, body: &[u8]) -> String {
+    let mut line = format!("< {status}");
+    if let Some(text) = retry_after {
+        let _ = write!(line, " retry-after={}", crate::names::percent_encode(text));
+    }
+    if !body.is_empty() {
+        let _ = write!(line, " {}", scrubbed(body));
+    }
+    line
+}
+
+fn scrubbed(body: &[u8]) -> String {
+    const LONGEST: usize = 8 * 1024;
+    if body.len() > LONGEST {
+        return format!("({} bytes)", body.len());
+    }
+    match serde_json::from_slice::<serde_json::Value>(body) {
+        Ok(mut json) => {
+            scrub(&mut json);
+            json.to_string()
+        }
+        Err(_) => String::from_utf8_lossy(body).escape_debug().to_string(),
+    }
+}
+
+fn scrub(json: &mut serde_json::Value) {
+    if let Some(items) = json.as_array_mut() {
+        items.iter_mut().for_each(scrub);
+    }
+    for (name, value) in json.as_object_mut().into_iter().flatten() {
+        if name == "payload" || name == "authenticationKey" {
+            *value = "(scrubbed)".into();
+        } else {
+            scrub(value);
+        }
+    }
+}
