@@ -4,12 +4,21 @@
 //! (`tests/architecture.rs` holds it to that). `ARCHITECTURE.md` is the map.
 
 pub mod id;
-pub mod secret;
 pub mod blame;
+pub mod secret;
 pub mod clock;
+pub mod files;
 pub mod protocol;
 pub mod config;
 pub mod transcript;
+pub mod record;
 pub mod tls;
+pub mod identity;
 pub mod attestation;
 pub mod transport;
+pub mod proof;
+pub mod failure;
+pub mod progress;
+pub mod campaign;
+pub mod agent;
+pub mod cli;

@@ -23,7 +23,7 @@ use std::time::Duration;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::id::{DeviceId, HostName, OperationId, RegistrationId};
+use crate::id::{DeviceId, HostName, OperationId};
 
 /// A way to reach DPS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

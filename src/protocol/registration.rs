@@ -1,6 +1,48 @@
 //! The steps of one registration: each is a value whose methods are its only legal continuations.
 
-use super::{KeySlot, Via};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::retry::{Backoff, Verdict};
+use super::{Assignment, KeySlot, Lost, Refusal, Reply, Request, Via};
+use crate::blame::Blame;
+use crate::id::OperationId;
+
+/// What to do next. Do it, tell how it went, and there is the next step.
+#[derive(Debug)]
+#[must_use]
+pub enum Step {
+    /// Send its request on its connection, then [`Exchange::replied`] or [`Exchange::lost`].
+    Exchange(Exchange),
+    /// Wait its length, then [`Pause::elapsed`].
+    Pause(Pause),
+    /// The end.
+    Done(Result<Registered, GaveUp>),
+}
+
+/// The numbers of a registration.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// How long to go on, from the beginning.
+    pub patience: Duration,
+    /// The ways to reach the service, in the order in which they are tried. Not empty.
+    pub routes: Vec<Via>,
+    /// Whether there is a second key to try.
+    pub second_key: bool,
+    /// What the jitter is drawn from.
+    pub seed: u64,
+}
+
+impl Policy {
+    const FIRST_WAIT: Duration = Duration::from_secs(1);
+    const LONGEST_WAIT: Duration = Duration::from_secs(300);
+    /// The service allows 5 polls in 10 s (DPS device API, limits).
+    const POLL: Duration = Duration::from_secs(2);
+    /// A pause longer than this gives the connection back: neither side should hold it.
+    const KEEP_CONNECTION: Duration = Duration::from_secs(30);
+    /// So many answers in a row that make no sense are the end.
+    const STRIKES: u32 = 3;
+}
 
 /// The connection on which an exchange is to happen. Another value means another connection: the old one is closed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,3 +54,265 @@ pub struct Connection {
     /// Counts the connections of this registration, so that two in a row can differ in nothing else.
     pub number: u32,
 }
+
+/// A registration that succeeded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registered {
+    /// The hub and the device's name there.
+    pub assignment: Assignment,
+    /// The transport that worked.
+    pub via: Via,
+    /// The key that the service accepted.
+    pub slot: KeySlot,
+}
+
+/// A registration that ended without an assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GaveUp {
+    /// What stood in the way at the end.
+    pub trouble: Trouble,
+    /// The service's wish not to be asked before this moment, where it reaches past our patience.
+    pub not_before: Option<Instant>,
+}
+
+/// What stands in the way of a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// The service said no.
+    Refused(Refusal),
+    /// No sensible answer came.
+    Lost(Lost),
+    /// The service has accepted the registration and has not decided yet.
+    StillAssigning,
+}
+
+impl Trouble {
+    /// Whom to blame for it.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Refused(refusal) => refusal.blame(),
+            Self::Lost(lost) => lost.blame(),
+            Self::StillAssigning => Blame::Busy,
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Lost(lost) => lost.fmt(f),
+            Self::StillAssigning => f.write_str("the service is still assigning a hub"),
+        }
+    }
+}
+
+/// Begins a registration at `now`.
+pub fn begin(policy: Policy, now: Instant) -> Step {
+    let course = Course {
+        // A patience too long to be a time is no end at all.
+        deadline: now.checked_add(policy.patience),
+        backoff: Backoff::new(Policy::FIRST_WAIT, Policy::LONGEST_WAIT, policy.seed),
+        policy,
+        route: 0,
+        routes_failed: 0,
+        slot: KeySlot::Primary,
+        keys_refused: 0,
+        strikes: 0,
+        connection: 1,
+    };
+    course.ask(Request::Register)
+}
+
+/// Ask the service its [`request`](Exchange::request) on its [`connection`](Exchange::connection).
+#[derive(Debug)]
+pub struct Exchange {
+    course: Course,
+    request: Request,
+}
+
+impl Exchange {
+    /// What to ask.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Where to ask.
+    pub fn connection(&self) -> Connection {
+        self.course.connection()
+    }
+
+    /// What is left of the patience; `None` if it has no end.
+    pub fn patience_left(&self, now: Instant) -> Option<Duration> {
+        self.course.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// An answer came and made sense.
+    pub fn replied(mut self, reply: Reply, now: Instant) -> Step {
+        self.course.strikes = 0;
+        self.course.routes_failed = 0;
+        match reply {
+            Reply::Assigned(assignment) => Step::Done(Ok(self.course.registered(assignment))),
+            Reply::Pending { operation, retry_after } => self.course.pending(operation, retry_after, now),
+            Reply::Refused(refusal) => self.refused(refusal, now),
+        }
+    }
+
+    /// No answer that makes sense came, and the connection is gone.
+    pub fn lost(self, lost: Lost, now: Instant) -> Step {
+        let Self { mut course, request } = self;
+        course.connection += 1;
+        match lost.verdict() {
+            Verdict::AnotherRoute if course.has_another_route() => return course.by_another_route(request),
+            Verdict::Strike => {
+                course.strikes += 1;
+                if course.strikes >= Policy::STRIKES {
+                    return course.give_up(Trouble::Lost(lost), None);
+                }
+            }
+            Verdict::Stop => return course.give_up(Trouble::Lost(lost), None),
+            Verdict::AnotherRoute | Verdict::Again | Verdict::AnotherKey | Verdict::Anew => {}
+        }
+        course.routes_failed = 0;
+        course.back_off(request, Trouble::Lost(lost), None, now)
+    }
+
+    fn refused(self, refusal: Refusal, now: Instant) -> Step {
+        let Self { course, request } = self;
+        match refusal.verdict(&request) {
+            Verdict::AnotherKey if course.has_another_key() => course.by_another_key(request),
+            Verdict::Again => course.back_off_for(request, refusal, now),
+            Verdict::Anew => course.back_off_for(Request::Register, refusal, now),
+            Verdict::AnotherKey | Verdict::Stop | Verdict::AnotherRoute | Verdict::Strike => {
+                course.give_up(Trouble::Refused(refusal), None)
+            }
+        }
+    }
+}
+
+/// Wait.
+#[derive(Debug)]
+pub struct Pause {
+    course: Course,
+    next: Request,
+    length: Duration,
+    trouble: Trouble,
+}
+
+impl Pause {
+    /// How long to wait.
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// What the wait is for.
+    pub fn trouble(&self) -> &Trouble {
+        &self.trouble
+    }
+
+    /// The connection to keep meanwhile; `None`: give it back.
+    pub fn keeps(&self) -> bool {
+        self.length <= Policy::KEEP_CONNECTION
+    }
+
+    /// The time has passed.
+    pub fn elapsed(mut self) -> Step {
+        if !self.keeps() {
+            self.course.connection += 1;
+        }
+        self.course.ask(self.next)
+    }
+}
+
+/// What a registration carries from step to step.
+#[derive(Debug)]
+struct Course {
+    policy: Policy,
+    deadline: Option<Instant>,
+    backoff: Backoff,
+    route: usize,
+    routes_failed: usize,
+    slot: KeySlot,
+    keys_refused: usize,
+    strikes: u32,
+    connection: u32,
+}
+
+impl Course {
+    fn ask(self, request: Request) -> Step {
+        Step::Exchange(Exchange { course: self, request })
+    }
+
+    fn connection(&self) -> Connection {
+        let via = self.policy.routes.get(self.route).copied().unwrap_or(Via::Mqtt);
+        Connection { via, slot: self.slot, number: self.connection }
+    }
+
+    fn registered(&self, assignment: Assignment) -> Registered {
+        Registered { assignment, via: self.connection().via, slot: self.slot }
+    }
+
+    fn pending(mut self, operation: OperationId, retry_after: Option<Duration>, now: Instant) -> Step {
+        self.keys_refused = 0;
+        self.backoff.reset();
+        let length = retry_after.unwrap_or(Policy::POLL).max(Policy::POLL);
+        self.pause(length, Request::Query(operation), Trouble::StillAssigning, now)
+    }
+
+    fn has_another_route(&self) -> bool {
+        self.routes_failed + 1 < self.policy.routes.len()
+    }
+
+    fn by_another_route(mut self, request: Request) -> Step {
+        self.routes_failed += 1;
+        self.route = (self.route + 1) % self.policy.routes.len();
+        self.ask(request)
+    }
+
+    fn has_another_key(&self) -> bool {
+        self.policy.second_key && self.keys_refused == 0
+    }
+
+    fn by_another_key(mut self, request: Request) -> Step {
+        self.keys_refused += 1;
+        self.connection += 1;
+        self.slot = match self.slot {
+            KeySlot::Primary => KeySlot::Secondary,
+            KeySlot::Secondary => KeySlot::Primary,
+        };
+        self.ask(request)
+    }
+
+    fn back_off_for(self, request: Request, refusal: Refusal, now: Instant) -> Step {
+        let wish = refusal.retry_after;
+        self.back_off(request, Trouble::Refused(refusal), wish, now)
+    }
+
+    /// `wish` is obeyed to the letter and a little beyond: all that were told the same must not come back together.
+    fn back_off(mut self, request: Request, trouble: Trouble, wish: Option<Duration>, now: Instant) -> Step {
+        let own = self.backoff.next();
+        let length = match wish {
+            Some(wish) => wish.saturating_add(self.backoff.fraction_of(wish / 10)).max(own),
+            None => own,
+        };
+        self.pause(length, request, trouble, now)
+    }
+
+    /// Nothing is gained by waiting for a moment at which nobody will try.
+    fn pause(self, length: Duration, next: Request, trouble: Trouble, now: Instant) -> Step {
+        let until = now.checked_add(length);
+        match (self.deadline, until) {
+            (Some(deadline), Some(until)) if until >= deadline => self.give_up(trouble, Some(until)),
+            (Some(_), None) => self.give_up(trouble, None),
+            (_, _) => Step::Pause(Pause { course: self, next, length, trouble }),
+        }
+    }
+
+    fn give_up(self, trouble: Trouble, not_before: Option<Instant>) -> Step {
+        Step::Done(Err(GaveUp { trouble, not_before }))
+    }
+}
+
+#[cfg(test)]
+#[path = "registration_tests.rs"]
+mod tests;

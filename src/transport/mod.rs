@@ -1,1 +1,249 @@
 //! One question, one answer: turns a request into bytes on a connection and what comes back into an answer.
+
+mod deadline;
+mod dial;
+mod failure;
+mod https;
+mod mqtt;
+mod proxy;
+mod topic;
+mod wire;
+
+use std::time::{Duration, Instant};
+
+use crate::attestation::Attestation;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::id::OperationId;
+use crate::protocol::registration::Connection;
+use crate::protocol::sas::{Audience, percent_encode};
+use crate::protocol::{Answer, KeySlot, Lost, Request, Via};
+use crate::secret::Secret;
+use crate::tls::{self, TlsError};
+use crate::transcript::Transcript;
+
+use deadline::Deadline;
+use dial::Dialer;
+use failure::Failure;
+
+pub(crate) use failure::note;
+
+/// Product and version, as the service's logs should show them.
+pub const AGENT: &str = concat!("dps-agent/", env!("CARGO_PKG_VERSION"));
+
+/// How long a peer may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A token for DPS lives this long, in seconds.
+const TOKEN_LIFE: u64 = 60 * 60;
+
+/// A connection that was opened with a token serves this long; the next exchange gets a new connection and a new token.
+const CONNECTION_LIFE: Duration = Duration::from_secs(50 * 60);
+
+/// How long the peer may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For a connection: from the name lookup to CONNACK, or on HTTPS to the end of the TLS handshake.
+    pub connect: Duration,
+    /// For each reply after that.
+    pub reply: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), reply: Duration::from_secs(10) }
+    }
+}
+
+/// DPS as this device sees it: asked one thing at a time, over one connection at most.
+///
+/// Nothing is tried twice here: after the first error the connection is gone, and the caller decides what comes next.
+/// A future of [`Service::exchange`] may be dropped at any time; the connection goes with it.
+pub struct Service<'a> {
+    config: &'a Config,
+    attestation: &'a Attestation,
+    clock: Clock,
+    transcript: &'a Transcript,
+    register_body: Vec<u8>,
+    dialer: Dialer,
+    open: Option<Open>,
+}
+
+struct Open {
+    connection: Connection,
+    opened: Opened,
+    line: Line,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is moved a dozen times in its life")]
+enum Line {
+    Mqtt(mqtt::Session),
+    Https(https::Session),
+}
+
+/// When a connection was opened, by both clocks: the monotonic one sleeps with the machine, the other one can be set.
+#[derive(Clone, Copy)]
+struct Opened {
+    instant: Instant,
+    seconds: u64,
+}
+
+impl<'a> Service<'a> {
+    /// Opens no connection yet. `register_body` is the JSON body of the register call.
+    ///
+    /// # Errors
+    /// If there is nobody to trust: see [`TlsError`].
+    pub fn new(
+        config: &'a Config,
+        attestation: &'a Attestation,
+        clock: Clock,
+        transcript: &'a Transcript,
+        register_body: Vec<u8>,
+    ) -> Result<Self, TlsError> {
+        let tls = tls::client(&config.trust, None, attestation.certificate(), clock)?;
+        let dialer = Dialer { tls, proxy: config.proxy.clone(), certified: attestation.certificate().is_some() };
+        Ok(Self { config, attestation, clock, transcript, register_body, dialer, open: None })
+    }
+
+    /// Asks, over this connection, and brings the answer. Opens the connection if it is not open, or if its token is about to
+    /// end; closes another one that is. A refused CONNECT, WebSocket upgrade or client certificate is an answer too.
+    pub async fn exchange(&mut self, connection: &Connection, request: &Request, limits: Limits) -> Result<Answer, Lost> {
+        match self.attempt(connection, request, limits).await {
+            Ok(answer) | Err(Failure::Refused(answer)) => Ok(answer),
+            Err(Failure::Lost(lost)) => {
+                note(self.transcript, &lost);
+                Err(lost)
+            }
+        }
+    }
+
+    /// Ends the connection in order, if there is one.
+    pub async fn close(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.transcript.line(format_args!("> disconnect"));
+            match open.line {
+                Line::Mqtt(session) => session.disconnect().await,
+                Line::Https(session) => session.close().await,
+            }
+        }
+    }
+
+    async fn attempt(&mut self, connection: &Connection, request: &Request, limits: Limits) -> Result<Answer, Failure> {
+        let mut open = match self.usable(connection).await {
+            Some(open) => open,
+            None => self.connect(connection, limits).await?,
+        };
+        let answer = match &mut open.line {
+            Line::Mqtt(session) => session.ask(request, &self.register_body, self.within(limits.reply)).await?,
+            Line::Https(session) => {
+                let token = self.token(connection.slot)?;
+                session.ask(self.call(request), token, self.within(limits.reply)).await?
+            }
+        };
+        self.open = Some(open);
+        Ok(answer)
+    }
+
+    /// The open connection, if it is this one, young enough, and the peer has not hung up in the meantime. Nothing was asked
+    /// then, so a new connection in its place repeats nothing.
+    async fn usable(&mut self, connection: &Connection) -> Option<Open> {
+        let open = self.open.as_mut()?;
+        let hung_up = match &mut open.line {
+            Line::Mqtt(session) => session.has_ended(),
+            Line::Https(session) => session.has_ended(),
+        };
+        if hung_up {
+            self.transcript.line(format_args!("# the service ended the idle connection"));
+            self.open = None;
+        } else if open.connection != *connection || open.opened.is_old(&self.clock) {
+            self.close().await;
+        }
+        self.open.take()
+    }
+
+    async fn connect(&mut self, connection: &Connection, limits: Limits) -> Result<Open, Failure> {
+        let dps = &self.config.dps;
+        let opened = Opened::now(&self.clock);
+        let token = self.token(connection.slot)?;
+        self.transcript.line(format_args!("> connect {}", connection.via));
+        let line = match connection.via {
+            Via::Https => Line::Https(https::open(&self.dialer, &dps.host, dps.https_port, self.within(limits.connect)).await?),
+            via @ (Via::Mqtt | Via::MqttWs) => {
+                let port = if via == Via::Mqtt { dps.mqtt_port } else { dps.https_port };
+                let address = mqtt::Address { via, host: &dps.host, port };
+                let mut session =
+                    mqtt::open(&self.dialer, address, self.hello(token), self.within(limits.connect), self.transcript).await?;
+                self.transcript.line(format_args!("> subscribe"));
+                session.subscribe(self.within(limits.reply)).await?;
+                self.transcript.line(format_args!("< suback"));
+                Line::Mqtt(session)
+            }
+        };
+        Ok(Open { connection: *connection, opened, line })
+    }
+
+    /// The CONNECT packet (DPS device API, MQTT, connect).
+    fn hello(&self, password: Option<Secret<String>>) -> mqtt::Hello {
+        let (scope, id) = (&self.config.dps.id_scope, self.attestation.registration_id());
+        let (version, agent) = (&self.config.dps.api_version, percent_encode(AGENT));
+        mqtt::Hello {
+            client_id: id.to_string(),
+            user_name: format!("{scope}/registrations/{id}/api-version={version}&ClientVersion={agent}"),
+            password,
+            clean_session: true,
+        }
+    }
+
+    /// The HTTPS call for a request (DPS device API, HTTPS).
+    fn call(&self, request: &Request) -> https::Call {
+        let dps = &self.config.dps;
+        let scope = percent_encode(dps.id_scope.as_str());
+        let id = percent_encode(self.attestation.registration_id().as_str());
+        let version = percent_encode(&dps.api_version);
+        let path = |rest: &str| format!("/{scope}/registrations/{id}/{rest}?api-version={version}");
+        match request {
+            Request::Register => https::Call { path: path("register"), body: Some(self.register_body.clone()) },
+            Request::Query(operation) => https::Call { path: path(&operation_path(operation)), body: None },
+        }
+    }
+
+    /// A fresh token, or `None` where the client certificate in the handshake proves us.
+    fn token(&self, slot: KeySlot) -> Result<Option<Secret<String>>, Lost> {
+        let audience = Audience::registration(&self.config.dps.id_scope, self.attestation.registration_id());
+        credential(self.attestation, &audience, slot, self.clock)
+    }
+
+    fn within(&self, limit: Duration) -> Deadline {
+        Deadline::after(&self.clock, limit)
+    }
+}
+
+/// A token for this audience that lives an hour, made now; `None` where the client certificate proves us.
+fn credential(
+    attestation: &Attestation,
+    audience: &Audience,
+    slot: KeySlot,
+    clock: Clock,
+) -> Result<Option<Secret<String>>, Lost> {
+    let token = attestation.token(audience, slot, clock.now() + TOKEN_LIFE);
+    if token.is_none() && attestation.certificate().is_none() {
+        return Err(Lost::Credential(format!("there is no {slot:?} key to sign a token with, and no client certificate")));
+    }
+    Ok(token)
+}
+
+fn operation_path(operation: &OperationId) -> String {
+    format!("operations/{}", percent_encode(operation.as_str()))
+}
+
+impl Opened {
+    fn now(clock: &Clock) -> Self {
+        Self { instant: clock.instant(), seconds: clock.now() }
+    }
+
+    fn is_old(&self, clock: &Clock) -> bool {
+        let awake = clock.instant().saturating_duration_since(self.instant);
+        let by_the_wall = Duration::from_secs(clock.now().saturating_sub(self.seconds));
+        awake.max(by_the_wall) >= CONNECTION_LIFE
+    }
+}

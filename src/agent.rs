@@ -1,0 +1,379 @@
+//! The shell around the core: does what the steps of a registration ask for, proves the result and adopts it.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::attestation::Attestation;
+use crate::blame::Blame;
+use crate::campaign::Campaign;
+use crate::clock::Clock;
+use crate::config::{Config, Payload, Verify};
+use crate::failure::Failure;
+use crate::files;
+use crate::progress::Progress;
+use crate::proof::{self, Attempt};
+use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
+use crate::protocol::retry::Backoff;
+use crate::protocol::{KeySlot, Via, wire};
+use crate::record::{Record, RecordError, Store};
+use crate::transcript::Transcript;
+use crate::transport::{Limits, Service};
+
+/// The longest that one exchange may take: to connect, and then to be answered.
+const EXCHANGE: Duration = Duration::from_secs(10);
+/// A new identity takes time to spread to its hub: so long a refusal is not yet the hub's last word.
+const HUB_PATIENCE: Duration = Duration::from_secs(120);
+/// After so many refusals of the hub DPS is asked once more.
+const REFUSALS_BEFORE_ANOTHER_REGISTRATION: u32 = 3;
+
+/// What the machine gives to the agent, as arguments, so that tests can give something else.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// `/` outside tests: where hardware names are looked up.
+    pub root: PathBuf,
+    /// systemd's `$CREDENTIALS_DIRECTORY`.
+    pub credentials: Option<PathBuf>,
+    /// Where the conversation is written to.
+    pub transcript: Transcript,
+    /// Who is told what goes on.
+    pub progress: Progress,
+}
+
+/// One device with its configuration, opened identity and memory.
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    attestation: Attestation,
+    clock: Clock,
+    store: Store,
+    transcript: Transcript,
+    progress: Progress,
+}
+
+impl Agent {
+    /// Opens identity and record. Asks nobody.
+    pub fn open(config: Config, surroundings: Surroundings) -> Result<Self, Failure> {
+        let Surroundings { root, credentials, transcript, progress } = surroundings;
+        let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref())?;
+        let store = Store::new(&config.state_directory);
+        let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
+        let clock = Clock::with_floor(known_good);
+        Ok(Self { config, attestation, clock, store, transcript, progress })
+    }
+
+    /// The record, if it is of this device, tenant and key. A damaged one is set aside, with a warning that names it.
+    pub fn current(&self) -> Result<Option<Record>, Failure> {
+        Ok(self.remembered()?.filter(|record| self.is_ours(record)))
+    }
+
+    /// Writes `assignment.json`, unless it is there already.
+    pub fn publish(&self, record: &Record) -> Result<(), Failure> {
+        let directory = &self.config.runtime_directory;
+        files::make_directory(directory, 0o755)?;
+        let (path, content) = (directory.join("assignment.json"), format!("{}\n", record.public()).into_bytes());
+        if std::fs::read(&path).is_ok_and(|found| found == content) {
+            return Ok(());
+        }
+        Ok(files::replace(&path, &content, 0o640)?)
+    }
+
+    /// Registers, proves and adopts, within this patience. What was adopted before serves until then.
+    pub async fn provision(&self, patience: Duration) -> Result<Record, Failure> {
+        let end = Deadline::after(&self.clock, patience);
+        self.store.prepare()?;
+        files::make_directory(&self.config.runtime_directory, 0o755)?;
+        files::probe_directory(&self.config.runtime_directory)?;
+        self.believable_clock(end).await?;
+        let previous = self.remembered()?;
+        let registered = self.register(end).await?;
+        let (registered, proof) = self.prove(registered, previous.as_ref(), end).await?;
+        self.adopt(&registered, proof, previous)
+    }
+
+    /// Provisions unless there is a record, publishes it, and stays until `shutdown`.
+    pub async fn run(&self, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
+        tokio::select! {
+            () = shutdown => Ok(()),
+            end = self.campaign() => end,
+        }
+    }
+
+    /// Registrations without end: each failure is waited for as its blame deserves.
+    async fn campaign(&self) -> Result<(), Failure> {
+        let mut campaign = Campaign::new(seed());
+        let record = loop {
+            let tried = match self.current()? {
+                Some(record) => self.publish(&record).map(|()| record),
+                None => self.provision(Campaign::PATIENCE).await,
+            };
+            match tried {
+                Ok(record) => break record,
+                Err(failure) => {
+                    tracing::error!("{failure}");
+                    let wait = campaign.wait_after(&failure, self.clock.instant());
+                    self.progress.wait(wait, &format_args!("the registration ended as {}", failure.blame)).await;
+                }
+            }
+        };
+        tracing::info!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
+        std::future::pending().await
+    }
+
+    async fn believable_clock(&self, end: Deadline) -> Result<(), Failure> {
+        while let Some(behind) = self.clock.below_floor() {
+            let why = format!("the clock is {} s behind the earliest time it can be; waiting for somebody to set it", behind.as_secs());
+            let left = end.left(&self.clock);
+            if left.is_zero() {
+                return Err(Failure::new(Blame::Clock, why));
+            }
+            self.progress.wait(left.min(Duration::from_secs(1)), &why).await;
+        }
+        Ok(())
+    }
+
+    async fn register(&self, end: Deadline) -> Result<Registered, Failure> {
+        let body = wire::register_body(self.attestation.registration_id(), self.payload()?.as_ref());
+        let mut service = Service::new(&self.config, &self.attestation, self.clock, &self.transcript, body)?;
+        let mut step = registration::begin(self.policy(end)?, self.clock.instant());
+        let done = loop {
+            step = match step {
+                Step::Exchange(exchange) => self.exchange(&mut service, exchange).await,
+                Step::Pause(pause) => {
+                    self.transcript.line(format_args!("pause {:.3}", pause.length().as_secs_f64()));
+                    if !pause.keeps() {
+                        service.close().await;
+                    }
+                    self.progress.wait(pause.length(), pause.trouble()).await;
+                    pause.elapsed()
+                }
+                Step::Done(done) => break done,
+            };
+        };
+        service.close().await;
+        self.conclude(done.map_err(Failure::from))
+    }
+
+    async fn exchange(&self, service: &mut Service<'_>, exchange: Exchange) -> Step {
+        let connection = exchange.connection();
+        let id = self.attestation.registration_id();
+        self.progress.doing(format_args!("asking {} for {id} over {}", self.config.dps.host, connection.via));
+        let allowed = exchange.patience_left(self.clock.instant()).map_or(EXCHANGE, |left| left.min(EXCHANGE));
+        let limits = Limits { connect: allowed, reply: allowed };
+        let answer = service.exchange(&connection, exchange.request(), limits).await;
+        let reply = answer.and_then(|answer| wire::decode(exchange.request(), &answer, id, self.clock.now()));
+        match reply {
+            Ok(reply) => exchange.replied(reply, self.clock.instant()),
+            Err(lost) => exchange.lost(lost, self.clock.instant()),
+        }
+    }
+
+    fn conclude(&self, done: Result<Registered, Failure>) -> Result<Registered, Failure> {
+        match &done {
+            Ok(registered) => {
+                let assignment = &registered.assignment;
+                self.transcript.line(format_args!("= assigned {} {}", assignment.hub, assignment.device_id));
+            }
+            Err(failure) => self.transcript.line(format_args!("= gave-up {}", failure.blame)),
+        }
+        done
+    }
+
+    fn policy(&self, end: Deadline) -> Result<Policy, Failure> {
+        let mut routes = self.config.dps.routes.clone();
+        // What worked last is tried first.
+        if let Some(worked) = self.remembered()?.and_then(|record| Via::named(&record.transport)) {
+            routes.sort_by_key(|via| *via != worked);
+        }
+        let second_key = self.attestation.has_second_key();
+        Ok(Policy { patience: end.left(&self.clock), routes, second_key, seed: seed() })
+    }
+
+    fn payload(&self) -> Result<Option<Value>, Failure> {
+        match &self.config.dps.payload {
+            None => Ok(None),
+            Some(Payload::Inline(value)) => Ok(Some(value.clone())),
+            Some(Payload::File(path)) => read_payload(path).map(Some),
+        }
+    }
+
+    /// Tries the hub with the new credential, where the configuration wants that and something is new.
+    async fn prove(&self, registered: Registered, previous: Option<&Record>, end: Deadline) -> Result<(Registered, Proof), Failure> {
+        let same = |record: &&Record| record.assigned_hub == registered.assignment.hub.as_str() && self.is_ours(record);
+        match (self.config.hub.verify, previous.filter(same)) {
+            (Verify::Never, _) => Ok((registered, Proof::Unverified)),
+            (Verify::OnChange, Some(record)) if record.proof == Proof::Proven.word() => Ok((registered, Proof::Proven)),
+            (Verify::OnChange, _) => self.prove_until_accepted(registered, end).await,
+        }
+    }
+
+    /// A refusal is repeated, since a new identity takes time to spread, with one more registration among the tries.
+    async fn prove_until_accepted(&self, mut registered: Registered, end: Deadline) -> Result<(Registered, Proof), Failure> {
+        let end = end.or_after(&self.clock, HUB_PATIENCE);
+        let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20), seed());
+        let mut refusals = 0;
+        loop {
+            match self.try_hub(&registered).await? {
+                Verdict::Adopt(proof) => return Ok((registered, proof)),
+                Verdict::Refused(code) => {
+                    refusals += 1;
+                    let wait = backoff.next().max(Duration::from_millis(500));
+                    if wait >= end.left(&self.clock) {
+                        return Err(hub_refuses(&registered, code));
+                    }
+                    self.progress.wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub)).await;
+                }
+            }
+            if refusals == REFUSALS_BEFORE_ANOTHER_REGISTRATION {
+                registered = self.register(end).await?;
+            }
+        }
+    }
+
+    async fn try_hub(&self, registered: &Registered) -> Result<Verdict, Failure> {
+        let hub = &registered.assignment.hub;
+        self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
+        let verdict = match proof::try_hub(&self.config, &self.attestation, &self.clock, &self.transcript, registered).await? {
+            Attempt::Proven => Verdict::Adopt(Proof::Proven),
+            Attempt::Unreachable(lost) => {
+                tracing::warn!("the hub {hub} could not be reached, so the assignment is not proven: {lost}");
+                Verdict::Adopt(Proof::Unproven)
+            }
+            Attempt::Refused { connack } => Verdict::Refused(connack),
+            Attempt::Untrusted(lost) => return Err(Failure::new(lost.blame(), lost.to_string())),
+        };
+        self.transcript.line(format_args!("= {}", verdict.word()));
+        Ok(verdict)
+    }
+
+    fn adopt(&self, registered: &Registered, proof: Proof, previous: Option<Record>) -> Result<Record, Failure> {
+        let record = self.record_of(registered, proof, previous);
+        self.store.write(&record)?;
+        self.publish(&record)?;
+        Ok(record)
+    }
+
+    fn record_of(&self, registered: &Registered, proof: Proof, previous: Option<Record>) -> Record {
+        let assignment = &registered.assignment;
+        let mut record = Record {
+            version: Record::VERSION,
+            generation: 1,
+            id_scope: self.config.dps.id_scope.to_string(),
+            registration_id: self.attestation.registration_id().to_string(),
+            identity: self.attestation.fingerprint(),
+            attestation: self.attestation.method().to_owned(),
+            assigned_hub: assignment.hub.to_string(),
+            device_id: assignment.device_id.to_string(),
+            substatus: assignment.substatus.clone(),
+            payload: assignment.payload.clone(),
+            assigned_at: self.clock.now(),
+            proof: proof.word().to_owned(),
+            transport: registered.via.name().to_owned(),
+            key: match registered.slot {
+                KeySlot::Primary => "primary",
+                KeySlot::Secondary => "secondary",
+            }
+            .to_owned(),
+            later: serde_json::Map::new(),
+        };
+        if let Some(previous) = previous {
+            record.generation = previous.generation.saturating_add(u64::from(!record.hands_off_the_same_as(&previous)));
+            record.later = previous.later;
+        }
+        record
+    }
+
+    fn is_ours(&self, record: &Record) -> bool {
+        let (scope, id) = (self.config.dps.id_scope.as_str(), self.attestation.registration_id().as_str());
+        record.belongs_to(scope, id, &self.attestation.fingerprint())
+    }
+
+    /// The record, whoever's it is. A damaged one is set aside.
+    fn remembered(&self) -> Result<Option<Record>, Failure> {
+        match self.store.read() {
+            Err(damaged @ RecordError::Damaged { .. }) => {
+                let aside = self.store.set_aside()?;
+                tracing::warn!("{damaged}; it is kept as {}, and the device registers anew", aside.display());
+                Ok(None)
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+/// The word that the record has for how far the hub was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    Proven,
+    Unproven,
+    Unverified,
+}
+
+impl Proof {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Unproven => "unproven",
+            Self::Unverified => "unverified",
+        }
+    }
+}
+
+/// What a try of the hub means for the assignment.
+enum Verdict {
+    Adopt(Proof),
+    Refused(u8),
+}
+
+impl Verdict {
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Adopt(proof) => proof.word(),
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+fn hub_refuses(registered: &Registered, code: u8) -> Failure {
+    let (hub, device) = (&registered.assignment.hub, &registered.assignment.device_id);
+    let message = format!(
+        "DPS has assigned {hub}, but that hub refuses {device} (CONNACK {code}), also after another registration; a new identity takes \
+         time to spread; else look whether the device is disabled there, or the hub does not trust the certificate's CA"
+    );
+    Failure::new(Blame::Hub, message)
+}
+
+fn read_payload(path: &Path) -> Result<Value, Failure> {
+    let wrong = |why: String| Failure::new(Blame::Configuration, format!("dps.payload_file {}: {why}", path.display()));
+    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| wrong(format!("not JSON: {error}")))
+}
+
+/// A moment by which something must have ended, or none.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    fn after(clock: &Clock, patience: Duration) -> Self {
+        Self(clock.instant().checked_add(patience))
+    }
+
+    /// The earlier of this and another.
+    fn or_after(self, clock: &Clock, patience: Duration) -> Self {
+        let other = Self::after(clock, patience);
+        Self(self.0.into_iter().chain(other.0).min())
+    }
+
+    fn left(self, clock: &Clock) -> Duration {
+        self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(clock.instant()))
+    }
+}
+
+fn seed() -> u64 {
+    let mut seed = [0; 8];
+    // Without entropy the jitter is the same each time, which is bad for the service and not for us.
+    let _ = getrandom::fill(&mut seed);
+    u64::from_le_bytes(seed)
+}

@@ -1,0 +1,48 @@
+//! The command line: what was typed, which verb does it, what is printed and with which exit code it ends.
+
+mod args;
+mod output;
+mod verbs;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::blame::Blame;
+use crate::failure::Failure;
+use args::{Cli, Verb};
+
+/// Does what the command line asks for and returns the exit code (see [`Blame`]).
+pub async fn run(arguments: Vec<OsString>) -> u8 {
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return unparsed(&error, json),
+    };
+    output::start_logging(matches!(cli.verb, Verb::Run));
+    let ended = match &cli.verb {
+        Verb::Run => verbs::run(&cli).await,
+        Verb::Provision(options) => verbs::provision(&cli, options).await,
+        Verb::Status => verbs::status(&cli),
+        Verb::Check(options) => verbs::check(&cli, options).await,
+        Verb::Config(what) => verbs::config(&cli, what),
+    };
+    ended.unwrap_or_else(|failure| output::failed(&failure, cli.json))
+}
+
+/// `--help` and `--version` are answers; anything else is a usage error.
+fn unparsed(error: &clap::Error, json: bool) -> u8 {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        output::print(&error.to_string());
+        return 0;
+    }
+    let text = error.to_string();
+    let message = text.trim_end();
+    if json {
+        output::failed(&Failure::new(Blame::Usage, message), true)
+    } else {
+        eprintln!("{message}");
+        Blame::Usage.exit_code()
+    }
+}

@@ -1,0 +1,52 @@
+//! Words for people, JSON for machines, logs for whoever looks for a cause.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::Value;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::failure::Failure;
+
+/// Logs go to stderr. `RUST_LOG` is a list of `level` and `target=level`; without it a daemon tells more than a verb.
+pub fn start_logging(daemon: bool) {
+    let usual = if daemon { LevelFilter::INFO } else { LevelFilter::WARN };
+    let wanted = std::env::var("RUST_LOG").ok().map(|text| text.parse::<Targets>());
+    let (filter, wrong) = match wanted {
+        None => (Targets::new().with_default(usual), None),
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (Targets::new().with_default(usual), Some(error)),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false);
+    // A journal stamps each line itself.
+    let started = if daemon && !io::stderr().is_terminal() {
+        tracing_subscriber::registry().with(lines.without_time()).with(filter).try_init()
+    } else {
+        tracing_subscriber::registry().with(lines).with(filter).try_init()
+    };
+    if let (Ok(()), Some(error)) = (started, wrong) {
+        tracing::warn!("RUST_LOG is ignored: {error}; write a level, or TARGET=LEVEL,…");
+    }
+}
+
+/// Text on stdout. A reader that has gone away is no reason to fail.
+pub fn print(text: &str) {
+    let mut stdout = io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// One JSON object on one line.
+pub fn print_json(value: &Value) {
+    print(&format!("{value}\n"));
+}
+
+/// Tells of a failure and returns its exit code.
+pub fn failed(failure: &Failure, json: bool) -> u8 {
+    if json {
+        print_json(&failure.to_json());
+    } else {
+        eprintln!("dps-agent: {failure}");
+    }
+    failure.blame.exit_code()
+}

@@ -1,0 +1,166 @@
+//! What each verb does.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::{self, Cli};
+use super::output;
+use crate::agent::{Agent, Surroundings};
+use crate::blame::Blame;
+use crate::config::{self, Config, Loaded, Source};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::record::{Record, RecordError, Store, rfc3339};
+use crate::transcript::Transcript;
+
+/// What a verb ends with: its exit code, or a failure that is still to be told.
+type Ended = Result<u8, Failure>;
+
+/// `run`
+pub async fn run(cli: &Cli) -> Ended {
+    let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), Progress::Log))?;
+    let no_signals = |error| Failure::new(Blame::Storage, format!("signals cannot be received: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let shutdown = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    agent.run(shutdown).await?;
+    tracing::info!("stopped");
+    Ok(0)
+}
+
+/// `provision`
+pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
+    let config = load(cli)?;
+    let transcript = transcript(options.transcript.as_ref())?;
+    let progress = Progress::for_person();
+    let agent = Agent::open(config, surroundings(transcript, progress))?;
+    let valid = if options.force { None } else { agent.current()? };
+    let record = match valid {
+        Some(record) => {
+            agent.publish(&record)?;
+            record
+        }
+        None => {
+            let provisioned = agent.provision(options.timeout).await;
+            progress.done();
+            provisioned?
+        }
+    };
+    if cli.json {
+        output::print_json(&told(&record));
+    } else {
+        output::print(&in_words(&record));
+    }
+    Ok(0)
+}
+
+/// `status`
+pub fn status(cli: &Cli) -> Ended {
+    let config = load(cli)?;
+    let store = Store::new(&config.state_directory);
+    let record = match store.read() {
+        Err(error @ RecordError::Damaged { .. }) => return Err(Failure::new(error.blame(), format!("{error}; the next registration replaces it"))),
+        other => other?,
+    };
+    let record = record.filter(|record| record.id_scope == config.dps.id_scope.as_str());
+    match (&record, cli.json) {
+        (Some(record), true) => output::print_json(&with(told(record), "provisioned", json!(true))),
+        (Some(record), false) => output::print(&in_words(record)),
+        (None, true) => output::print_json(&json!({ "provisioned": false })),
+        (None, false) => output::print("not provisioned yet: no assignment is recorded for this ID scope\n"),
+    }
+    Ok(if record.is_some() { 0 } else { Blame::Network.exit_code() })
+}
+
+/// `check`
+pub async fn check(_cli: &Cli, _options: &args::Check) -> Ended {
+    Err(Failure::new(Blame::Usage, "check is not built yet"))
+}
+
+/// `config show` and `config validate`
+pub fn config(cli: &Cli, what: &args::Config) -> Ended {
+    let loaded = Config::load(&source(cli), &environment);
+    match (what, &loaded) {
+        (args::Config::Validate, _) if cli.json => output::print_json(&config::validation_json(&loaded)),
+        (args::Config::Validate, Ok(loaded)) => {
+            loaded.warnings.iter().for_each(|warning| output::print(&format!("warning: {warning}\n")));
+            output::print("the configuration is valid\n");
+        }
+        (args::Config::Show, Ok(loaded)) if cli.json => output::print_json(&loaded.to_json()),
+        (args::Config::Show, Ok(loaded)) => output::print(&loaded.to_toml()),
+        (_, Err(errors)) => return Err(Failure::new(Blame::Configuration, errors.to_string())),
+    }
+    Ok(if loaded.is_ok() { 0 } else { Blame::Configuration.exit_code() })
+}
+
+/// The configuration; what is worth a warning is logged.
+fn load(cli: &Cli) -> Result<Config, Failure> {
+    let loaded = Config::load(&source(cli), &environment);
+    let Loaded { config, warnings, .. } = loaded.map_err(|errors| Failure::new(Blame::Configuration, errors.to_string()))?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+fn source(cli: &Cli) -> Source {
+    match &cli.config {
+        Some(path) => Source::File(path.clone()),
+        None => Source::System { root: PathBuf::from("/") },
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment, for configuration and credentials")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn surroundings(transcript: Transcript, progress: Progress) -> Surroundings {
+    let credentials = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    Surroundings { root: PathBuf::from("/"), credentials, transcript, progress }
+}
+
+fn transcript(path: Option<&PathBuf>) -> Result<Transcript, Failure> {
+    let Some(path) = path else { return Ok(Transcript::log_only()) };
+    Transcript::to_file(path)
+        .map_err(|error| Failure::new(Blame::Unwritable, format!("cannot write the transcript {}: {error}", path.display())))
+}
+
+/// The assignment as `provision --json` prints it.
+fn told(record: &Record) -> Value {
+    with(record.public(), "transport", json!(record.transport))
+}
+
+fn with(mut object: Value, name: &str, value: Value) -> Value {
+    object[name] = value;
+    object
+}
+
+fn in_words(record: &Record) -> String {
+    let mut lines = vec![
+        format!("registration ID  {}", record.registration_id),
+        format!("assigned hub     {}", record.assigned_hub),
+        format!("device ID        {}", record.device_id),
+        format!("assigned         {} over {} by {}", rfc3339(record.assigned_at), record.transport, record.attestation),
+        format!("proof            {}", proof_in_words(&record.proof)),
+    ];
+    lines.extend(record.substatus.as_ref().map(|why| format!("substatus        {why}")));
+    lines.extend(record.payload.as_ref().map(|payload| format!("payload          {payload}")));
+    lines.join("\n") + "\n"
+}
+
+fn proof_in_words(word: &str) -> &str {
+    match word {
+        "proven" => "proven: the hub has accepted this device",
+        "unproven" => "unproven: the hub could not be reached",
+        "unverified" => "unverified: hub.verify is never",
+        other => other,
+    }
+}

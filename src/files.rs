@@ -1,0 +1,114 @@
+//! Files that survive a power cut: whoever reads one finds the old content or the new, never anything between.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::blame::Blame;
+
+/// Why a file or directory of ours could not be used.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// Nothing can be made there.
+    #[error("cannot create {path}: {source}{}", hint(.source))]
+    Unwritable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// What is there is no directory.
+    #[error("{0} is not a directory: remove it, or name another one in the configuration")]
+    NotADirectory(PathBuf),
+    /// Reading or writing failed half way. The old content is still there.
+    #[error("cannot {action} {path}: {source}")]
+    Failed {
+        /// What we were doing.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl FileError {
+    /// Whom to blame.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Unwritable { .. } | Self::NotADirectory(_) => Blame::Unwritable,
+            Self::Failed { .. } => Blame::Storage,
+        }
+    }
+}
+
+/// Makes sure that the directory is there, creating it (and its parents) with this mode.
+pub fn make_directory(path: &Path, mode: u32) -> Result<(), FileError> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(FileError::NotADirectory(path.to_owned())),
+        Err(_) => {
+            let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+            made.map_err(|source| FileError::Unwritable { path: path.to_owned(), source })
+        }
+    }
+}
+
+/// Finds out whether a file can be made in the directory, before anything depends on it.
+pub fn probe_directory(path: &Path) -> Result<(), FileError> {
+    let probe = path.join(".probe");
+    let unwritable = |source| FileError::Unwritable { path: probe.clone(), source };
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe).map_err(unwritable)?;
+    fs::remove_file(&probe).map_err(unwritable)
+}
+
+/// Replaces the file as a whole: a new file beside it, fsync, rename, fsync of the directory.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    let fresh = beside(path, "new");
+    let unwritable = |source| FileError::Unwritable { path: fresh.clone(), source };
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&fresh).map_err(unwritable)?;
+    // A file left by a killed predecessor, and the umask, have other ideas of the mode.
+    file.set_permissions(Permissions::from_mode(mode)).map_err(unwritable)?;
+    file.write_all(content).map_err(failed("write", &fresh))?;
+    file.sync_all().map_err(failed("write to disk", &fresh))?;
+    drop(file);
+    fs::rename(&fresh, path).map_err(failed("replace", path))?;
+    sync_parent(path)
+}
+
+/// Moves a file that cannot be used out of the way, to the first free of a few names, and tells which.
+pub fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
+    let names = (1..10).map(|n| beside(path, &format!("damaged-{n}")));
+    // After nine of them the last is overwritten: a disk that damages each file must not be filled with them.
+    let aside = names.clone().find(|name| !name.exists()).or_else(|| names.last()).unwrap_or_else(|| beside(path, "damaged"));
+    fs::rename(path, &aside).map_err(failed("set aside", path))?;
+    sync_parent(path)?;
+    Ok(aside)
+}
+
+fn sync_parent(path: &Path) -> Result<(), FileError> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed("write to disk", parent))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FileError + 'a {
+    move |source| FileError::Failed { action, path: path.to_owned(), source }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (the agent's user must own the directory)",
+        io::ErrorKind::ReadOnlyFilesystem => " (it must lie on a file system that can be written)",
+        _ => "",
+    }
+}
