@@ -1,20 +1,27 @@
 //! A device's first message: a small MQTT client that uses the hub connection which a registration gave.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::BytesMut;
 use hmac::{Hmac, Mac};
-use rumqttc::{Client, Connection, Event, MqttOptions, Outgoing, Packet, QoS, TlsConfiguration, Transport};
-use rustls::{ClientConfig, RootCertStore};
+use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Packet, Publish};
+use rumqttc::mqttbytes::{Error, QoS};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::Sha256;
 
 use crate::Done;
 use crate::credentials::Certificate;
+
+/// The largest MQTT packet in either direction, in bytes.
+const LARGEST: usize = 16 * 1024;
 
 /// What a device shows to its hub.
 #[derive(Debug, Clone)]
@@ -37,28 +44,66 @@ pub struct Hub<'a> {
 /// # Errors
 /// If the hub lets it not in, or does not acknowledge within ten seconds.
 pub fn send(hub: &Hub<'_>, device: &str, credential: &Credential, message: &str) -> Done {
-    let mut options = MqttOptions::new(device, hub.host, hub.port);
+    let mut connect = Connect::new(device);
     let user = format!("{}/{device}/?api-version=2021-04-12", hub.host);
-    let (password, tls) = match credential {
-        Credential::SymmetricKey(key) => (token(hub.host, device, key)?, tls(&hub.roots, None)?),
-        Credential::X509(certificate) => (String::new(), tls(&hub.roots, Some(certificate))?),
+    let mut session = match credential {
+        Credential::SymmetricKey(key) => {
+            connect.set_login(user, token(hub.host, device, key)?);
+            Session::open(hub, None)?
+        }
+        Credential::X509(certificate) => {
+            connect.set_login(user, "");
+            Session::open(hub, Some(certificate))?
+        }
     };
-    options.set_credentials(user, password).set_keep_alive(Duration::from_secs(60));
-    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls))));
-    let (client, mut connection) = Client::new(options, 10);
-    client.publish(format!("devices/{device}/messages/events/"), QoS::AtLeastOnce, false, message)?;
-    until(&mut connection, |event| matches!(event, Event::Incoming(Packet::PubAck(_))))?;
-    client.disconnect()?;
-    until(&mut connection, |event| matches!(event, Event::Outgoing(Outgoing::Disconnect)))
+    session.write(Packet::Connect(connect))?;
+    let answer = session.read()?;
+    if !matches!(&answer, Packet::ConnAck(answer) if answer.code == ConnectReturnCode::Success) {
+        return Err(format!("the hub does not let {device} in: {answer:?}").into());
+    }
+    let mut publish = Publish::new(format!("devices/{device}/messages/events/"), QoS::AtLeastOnce, message);
+    publish.pkid = 1;
+    session.write(Packet::Publish(publish))?;
+    let answer = session.read()?;
+    if !matches!(answer, Packet::PubAck(_)) {
+        return Err(format!("the hub does not acknowledge the message of {device}: {answer:?}").into());
+    }
+    session.write(Packet::Disconnect)
 }
 
-fn until(connection: &mut Connection, done: impl Fn(&Event) -> bool) -> Done {
-    loop {
-        match connection.recv_timeout(Duration::from_secs(10)) {
-            Ok(Ok(event)) if done(&event) => return Ok(()),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(format!("the hub: {error}").into()),
-            Err(_) => return Err("the hub has been silent for ten seconds".into()),
+/// MQTT packets over TLS.
+struct Session {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    received: BytesMut,
+}
+
+impl Session {
+    fn open(hub: &Hub<'_>, certificate: Option<&Certificate>) -> Done<Self> {
+        let tcp = TcpStream::connect((hub.host, hub.port)).map_err(|error| format!("{}:{}: {error}", hub.host, hub.port))?;
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let tls = ClientConnection::new(Arc::new(tls(&hub.roots, certificate)?), hub.host.to_owned().try_into()?)?;
+        Ok(Self { stream: StreamOwned::new(tls, tcp), received: BytesMut::new() })
+    }
+
+    fn write(&mut self, packet: Packet) -> Done {
+        let mut bytes = BytesMut::new();
+        packet.write(&mut bytes, LARGEST)?;
+        self.stream.write_all(&bytes)?;
+        Ok(self.stream.flush()?)
+    }
+
+    fn read(&mut self) -> Done<Packet> {
+        let mut buffer = [0; 1024];
+        loop {
+            match Packet::read(&mut self.received, LARGEST) {
+                Err(Error::InsufficientBytes(_)) => {}
+                packet => return Ok(packet?),
+            }
+            match self.stream.read(&mut buffer).map_err(|error| format!("no answer from the hub: {error}"))? {
+                0 => return Err("the hub hung up".into()),
+                length => self.received.extend(buffer.iter().take(length)),
+            }
         }
     }
 }
