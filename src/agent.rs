@@ -14,13 +14,13 @@ use crate::config::{Config, Payload, Verify};
 use crate::failure::Failure;
 use crate::files;
 use crate::progress::Progress;
-use crate::proof::{self, Attempt};
+use crate::proof::{Attempt, Proof};
 use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
 use crate::protocol::retry::Backoff;
-use crate::protocol::{KeySlot, Via, wire};
+use crate::protocol::{KeySlot, Refusal, Via, wire};
 use crate::record::{Record, RecordError, Store};
 use crate::transcript::Transcript;
-use crate::transport::{Limits, Service};
+use crate::transport::{Limits, Service, note};
 
 /// The longest that one exchange may take: to connect, and then to be answered.
 const EXCHANGE: Duration = Duration::from_secs(10);
@@ -124,7 +124,8 @@ impl Agent {
 
     async fn believable_clock(&self, end: Deadline) -> Result<(), Failure> {
         while let Some(behind) = self.clock.below_floor() {
-            let why = format!("the clock is {} s behind the earliest time it can be; waiting for somebody to set it", behind.as_secs());
+            let why =
+                format!("the clock is {} s behind the earliest time it can be; waiting for somebody to set it", behind.as_secs());
             let left = end.left(&self.clock);
             if left.is_zero() {
                 return Err(Failure::new(Blame::Clock, why));
@@ -160,10 +161,13 @@ impl Agent {
         let connection = exchange.connection();
         let id = self.attestation.registration_id();
         self.progress.doing(format_args!("asking {} for {id} over {}", self.config.dps.host, connection.via));
-        let allowed = exchange.patience_left(self.clock.instant()).map_or(EXCHANGE, |left| left.min(EXCHANGE));
-        let limits = Limits { connect: allowed, reply: allowed };
+        let limits = limits(exchange.patience_left(self.clock.instant()).unwrap_or(EXCHANGE));
         let answer = service.exchange(&connection, exchange.request(), limits).await;
-        let reply = answer.and_then(|answer| wire::decode(exchange.request(), &answer, id, self.clock.now()));
+        let reply = answer.and_then(|answer| {
+            self.transcript.answer(&answer);
+            wire::decode(exchange.request(), &answer, id, self.clock.now())
+                .inspect_err(|nonsense| note(&self.transcript, nonsense))
+        });
         match reply {
             Ok(reply) => exchange.replied(reply, self.clock.instant()),
             Err(lost) => exchange.lost(lost, self.clock.instant()),
@@ -200,30 +204,38 @@ impl Agent {
     }
 
     /// Tries the hub with the new credential, where the configuration wants that and something is new.
-    async fn prove(&self, registered: Registered, previous: Option<&Record>, end: Deadline) -> Result<(Registered, Proof), Failure> {
+    async fn prove(
+        &self,
+        registered: Registered,
+        previous: Option<&Record>,
+        end: Deadline,
+    ) -> Result<(Registered, Standing), Failure> {
         let same = |record: &&Record| record.assigned_hub == registered.assignment.hub.as_str() && self.is_ours(record);
         match (self.config.hub.verify, previous.filter(same)) {
-            (Verify::Never, _) => Ok((registered, Proof::Unverified)),
-            (Verify::OnChange, Some(record)) if record.proof == Proof::Proven.word() => Ok((registered, Proof::Proven)),
+            (Verify::Never, _) => Ok((registered, Standing::Unverified)),
+            (Verify::OnChange, Some(record)) if record.proof == Standing::Proven.word() => Ok((registered, Standing::Proven)),
             (Verify::OnChange, _) => self.prove_until_accepted(registered, end).await,
         }
     }
 
     /// A refusal is repeated, since a new identity takes time to spread, with one more registration among the tries.
-    async fn prove_until_accepted(&self, mut registered: Registered, end: Deadline) -> Result<(Registered, Proof), Failure> {
+    async fn prove_until_accepted(&self, mut registered: Registered, end: Deadline) -> Result<(Registered, Standing), Failure> {
         let end = end.or_after(&self.clock, HUB_PATIENCE);
+        let probe = Proof::new(&self.config, &self.attestation, self.clock, &self.transcript)?;
         let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20), seed());
         let mut refusals = 0;
         loop {
-            match self.try_hub(&registered).await? {
+            match self.try_hub(&probe, &registered, end).await? {
                 Verdict::Adopt(proof) => return Ok((registered, proof)),
-                Verdict::Refused(code) => {
+                Verdict::Refused(refusal) => {
                     refusals += 1;
-                    let wait = backoff.next().max(Duration::from_millis(500));
+                    let wait = backoff.wait().max(Duration::from_millis(500));
                     if wait >= end.left(&self.clock) {
-                        return Err(hub_refuses(&registered, code));
+                        return Err(hub_refuses(&registered, &refusal));
                     }
-                    self.progress.wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub)).await;
+                    self.progress
+                        .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
+                        .await;
                 }
             }
             if refusals == REFUSALS_BEFORE_ANOTHER_REGISTRATION {
@@ -232,30 +244,31 @@ impl Agent {
         }
     }
 
-    async fn try_hub(&self, registered: &Registered) -> Result<Verdict, Failure> {
+    async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
+        let limits = limits(end.left(&self.clock));
         let hub = &registered.assignment.hub;
         self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
-        let verdict = match proof::try_hub(&self.config, &self.attestation, &self.clock, &self.transcript, registered).await? {
-            Attempt::Proven => Verdict::Adopt(Proof::Proven),
+        let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
+            Attempt::Proven => Verdict::Adopt(Standing::Proven),
             Attempt::Unreachable(lost) => {
                 tracing::warn!("the hub {hub} could not be reached, so the assignment is not proven: {lost}");
-                Verdict::Adopt(Proof::Unproven)
+                Verdict::Adopt(Standing::Unproven)
             }
-            Attempt::Refused { connack } => Verdict::Refused(connack),
+            Attempt::Refused(answer) => Verdict::Refused(wire::refusal(&answer, None)),
             Attempt::Untrusted(lost) => return Err(Failure::new(lost.blame(), lost.to_string())),
         };
         self.transcript.line(format_args!("= {}", verdict.word()));
         Ok(verdict)
     }
 
-    fn adopt(&self, registered: &Registered, proof: Proof, previous: Option<Record>) -> Result<Record, Failure> {
+    fn adopt(&self, registered: &Registered, proof: Standing, previous: Option<Record>) -> Result<Record, Failure> {
         let record = self.record_of(registered, proof, previous);
         self.store.write(&record)?;
         self.publish(&record)?;
         Ok(record)
     }
 
-    fn record_of(&self, registered: &Registered, proof: Proof, previous: Option<Record>) -> Record {
+    fn record_of(&self, registered: &Registered, proof: Standing, previous: Option<Record>) -> Record {
         let assignment = &registered.assignment;
         let mut record = Record {
             version: Record::VERSION,
@@ -305,13 +318,13 @@ impl Agent {
 
 /// The word that the record has for how far the hub was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proof {
+enum Standing {
     Proven,
     Unproven,
     Unverified,
 }
 
-impl Proof {
+impl Standing {
     const fn word(self) -> &'static str {
         match self {
             Self::Proven => "proven",
@@ -323,8 +336,8 @@ impl Proof {
 
 /// What a try of the hub means for the assignment.
 enum Verdict {
-    Adopt(Proof),
-    Refused(u8),
+    Adopt(Standing),
+    Refused(Refusal),
 }
 
 impl Verdict {
@@ -336,10 +349,10 @@ impl Verdict {
     }
 }
 
-fn hub_refuses(registered: &Registered, code: u8) -> Failure {
+fn hub_refuses(registered: &Registered, refusal: &Refusal) -> Failure {
     let (hub, device) = (&registered.assignment.hub, &registered.assignment.device_id);
     let message = format!(
-        "DPS has assigned {hub}, but that hub refuses {device} (CONNACK {code}), also after another registration; a new identity takes \
+        "DPS has assigned {hub}, but that hub refuses {device} ({refusal}); a new identity takes \
          time to spread; else look whether the device is disabled there, or the hub does not trust the certificate's CA"
     );
     Failure::new(Blame::Hub, message)
@@ -369,6 +382,12 @@ impl Deadline {
     fn left(self, clock: &Clock) -> Duration {
         self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(clock.instant()))
     }
+}
+
+/// The deadlines of an exchange, shortened to what is left of the patience.
+fn limits(left: Duration) -> Limits {
+    let allowed = left.min(EXCHANGE);
+    Limits { connect: allowed, reply: allowed }
 }
 
 fn seed() -> u64 {

@@ -44,7 +44,7 @@ impl Campaign {
             (self.pace, self.backoff) = (pace, pace.backoff(self.seed));
         }
         let wish = failure.not_before.map_or(Duration::ZERO, |moment| moment.saturating_duration_since(now));
-        self.backoff.next().max(wish).max(SECOND)
+        self.backoff.wait().max(wish).max(SECOND)
     }
 }
 
@@ -102,7 +102,8 @@ mod tests {
     #[test]
     fn half_a_million_refused_gateways_stay_below_the_service_s_rate() {
         // In the steady state each waits half a day on average: 500,000 / 720 min, where 1,000 a minute are allowed.
-        let total: u64 = (0..2_000).map(|seed| waits(&mut Campaign::new(seed), Blame::Refused, 12).last().unwrap().as_secs()).sum();
+        let total: u64 =
+            (0..2_000).map(|seed| waits(&mut Campaign::new(seed), Blame::Refused, 12).last().unwrap().as_secs()).sum();
         let a_minute = 500_000.0 * 60.0 / (total as f64 / 2_000.0);
         assert!(a_minute < 800.0, "{a_minute} registrations a minute");
     }

@@ -81,7 +81,9 @@ fn refused(refusal: &Refusal) -> &'static str {
     match (refusal.status, refusal.final_status.as_deref()) {
         (_, Some("disabled")) => "; the enrollment is disabled: enable it in DPS",
         (_, Some(_)) => "; the cause is in the DPS instance: its allocation policy, its webhook or its link to the hub",
-        (404, None) => "; no enrollment with this registration ID in this ID scope: enroll the device, or correct id_scope or registration_id",
+        (404, None) => {
+            "; no enrollment with this registration ID in this ID scope: enroll the device, or correct id_scope or registration_id"
+        }
         (_, None) => "; the service does not understand this request: check id_scope, registration_id and api_version",
     }
 }

@@ -81,9 +81,9 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> 
 
 /// Moves a file that cannot be used out of the way, to the first free of a few names, and tells which.
 pub fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
-    let names = (1..10).map(|n| beside(path, &format!("damaged-{n}")));
-    // After nine of them the last is overwritten: a disk that damages each file must not be filled with them.
-    let aside = names.clone().find(|name| !name.exists()).or_else(|| names.last()).unwrap_or_else(|| beside(path, "damaged"));
+    let mut names = (1..9).map(|n| beside(path, &format!("damaged-{n}")));
+    // After eight of them the ninth is overwritten each time: a disk that damages each file must not be filled with them.
+    let aside = names.find(|name| !name.exists()).unwrap_or_else(|| beside(path, "damaged-9"));
     fs::rename(path, &aside).map_err(failed("set aside", path))?;
     sync_parent(path)?;
     Ok(aside)
@@ -106,9 +106,11 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => " (the agent's user must own the directory)",
-        io::ErrorKind::ReadOnlyFilesystem => " (it must lie on a file system that can be written)",
-        _ => "",
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        " (the agent's user must own the directory)"
+    } else if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        " (it must lie on a file system that can be written)"
+    } else {
+        ""
     }
 }

@@ -1,1 +1,127 @@
-//! x
+//! The proof of an assignment: one CONNECT to the hub with the credential just obtained, and DISCONNECT.
+
+use crate::attestation::Attestation;
+use crate::clock::Clock;
+use crate::config::{Config, Gateway};
+use crate::protocol::sas::{Audience, percent_encode};
+use crate::protocol::{Answer, Assignment, KeySlot, Lost, Stage, Via};
+use crate::tls::{self, TlsError};
+use crate::transcript::Transcript;
+use crate::transport::{AGENT, Address, Deadline, Dialer, Failure, Hello, Limits, credential, note, open};
+
+/// The api-version of IoT Hub that the user name asks for.
+const HUB_API_VERSION: &str = "2021-04-12";
+
+/// What one try of the hub brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attempt {
+    /// The hub let the device in.
+    Proven,
+    /// The hub refused the credential: `connack` holds the return code where it was CONNACK that said so. It may be too soon: a new
+    /// identity takes time to spread.
+    Refused(Answer),
+    /// The hub could not be asked, or was too busy to say.
+    Unreachable(Lost),
+    /// Whoever answers there is not the hub.
+    Untrusted(Lost),
+}
+
+/// The means to try a hub: the same roots and proxy as for DPS, and a parent gateway where there is one.
+pub struct Proof<'a> {
+    config: &'a Config,
+    attestation: &'a Attestation,
+    clock: Clock,
+    transcript: &'a Transcript,
+    dialer: Dialer,
+}
+
+impl<'a> Proof<'a> {
+    /// Connects nowhere yet.
+    ///
+    /// # Errors
+    /// If there is nobody to trust: see [`TlsError`].
+    pub fn new(
+        config: &'a Config,
+        attestation: &'a Attestation,
+        clock: Clock,
+        transcript: &'a Transcript,
+    ) -> Result<Self, TlsError> {
+        let also = config.hub.gateway.as_ref().and_then(|gateway| gateway.ca_file.as_deref());
+        let tls = tls::client(&config.trust, also, attestation.certificate(), clock)?;
+        let dialer = Dialer { tls, proxy: config.proxy.clone(), certified: attestation.certificate().is_some() };
+        Ok(Self { config, attestation, clock, transcript, dialer })
+    }
+
+    /// One try, with the key that DPS accepted. The configured routes in order: the next one only where the hub could not be
+    /// reached on the one before. `limits.connect` is for each of them.
+    ///
+    /// A hub allows one connection per device: never call this while a consumer may hold it.
+    pub async fn try_hub(&self, assignment: &Assignment, slot: KeySlot, limits: Limits) -> Attempt {
+        let mut attempt = Attempt::Unreachable(Lost::Credential("[hub] transport names no way to the hub".to_owned()));
+        for via in &self.config.hub.routes {
+            attempt = self.try_via(*via, assignment, slot, limits).await;
+            let Attempt::Unreachable(Lost::Unreachable { .. }) = attempt else { break };
+        }
+        attempt
+    }
+
+    async fn try_via(&self, via: Via, assignment: &Assignment, slot: KeySlot, limits: Limits) -> Attempt {
+        match self.connect(via, assignment, slot, limits).await {
+            Ok(()) => Attempt::Proven,
+            Err(Failure::Refused(answer)) => refused(answer),
+            Err(Failure::Lost(lost)) => {
+                note(self.transcript, &lost);
+                match lost {
+                    Lost::Untrusted { .. } => Attempt::Untrusted(lost),
+                    Lost::Unreachable { .. } | Lost::NotYetValid { .. } | Lost::Nonsense(_) | Lost::Credential(_) => {
+                        Attempt::Unreachable(lost)
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(&self, via: Via, assignment: &Assignment, slot: KeySlot, limits: Limits) -> Result<(), Failure> {
+        let Assignment { hub, device_id, .. } = assignment;
+        let audience = Audience::device(hub, device_id);
+        let password = credential(self.attestation, &audience, slot, self.clock)?;
+        let hello = Hello {
+            client_id: device_id.to_string(),
+            user_name: user_name(assignment),
+            password,
+            // The queue of messages to the device belongs to the consumer: a clean session would throw it away.
+            clean_session: false,
+        };
+        let host = self.config.hub.gateway.as_ref().map_or(hub, |Gateway { host, .. }| host);
+        self.transcript.line(format_args!("> hub connect {via} {host} {device_id}"));
+        let address = Address { via, host, port: self.port(via) };
+        let deadline = Deadline::after(&self.clock, limits.connect);
+        let session = open(&self.dialer, address, hello, deadline, self.transcript).await?;
+        session.disconnect().await;
+        Ok(())
+    }
+
+    const fn port(&self, via: Via) -> u16 {
+        match via {
+            Via::Mqtt => self.config.hub.mqtt_port,
+            Via::MqttWs | Via::Https => self.config.hub.https_port,
+        }
+    }
+}
+
+/// The hub's name stands here even if a gateway takes the connection.
+fn user_name(Assignment { hub, device_id, .. }: &Assignment) -> String {
+    let agent = percent_encode(AGENT);
+    format!("{hub}/{device_id}/?api-version={HUB_API_VERSION}&DeviceClientType={agent}")
+}
+
+/// Whether a no is about the credential. Busy (CONNACK 3, 429, 5xx) is no verdict.
+fn refused(answer: Answer) -> Attempt {
+    match answer.status {
+        429 | 500..=599 => {
+            let code = answer.connack.map_or_else(|| format!("status {}", answer.status), |code| format!("CONNACK {code}"));
+            Attempt::Unreachable(Lost::Unreachable { stage: Stage::Open, why: format!("the hub is busy: {code}") })
+        }
+        _ => Attempt::Refused(answer),
+    }
+}

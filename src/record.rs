@@ -236,15 +236,23 @@ mod tests {
     #[test]
     fn the_record_of_the_first_version_is_read_for_ever() {
         let line = r#"{"version":1,"generation":1,"idScope":"0ne","registrationId":"gw","identity":"x509:00","attestation":"x509","assignedHub":"h","deviceId":"d","substatus":null,"payload":null,"assignedAt":1795428000,"proof":"unproven","transport":"https","key":"primary"}"#;
-        let record = parse(format!("{line}\nsha256 a3a43295edf25fc1914814a739ae7cfb0e8458c028e0cb258590bbbb6d080663\n").as_bytes());
+        let record =
+            parse(format!("{line}\nsha256 a3a43295edf25fc1914814a739ae7cfb0e8458c028e0cb258590bbbb6d080663\n").as_bytes());
         assert_eq!(record.unwrap().assigned_hub, "h");
     }
 
     #[test]
     fn each_kind_of_damage_is_named_and_the_file_set_aside() {
         let good = render(&record());
-        let flipped = { let mut text = good.clone(); text[20] ^= 1; text };
-        let newer = { let line = serde_json::to_string(&Record { version: 2, ..record() }).unwrap(); format!("{line}\nsha256 {}\n", checksum(line.as_bytes())).into_bytes() };
+        let flipped = {
+            let mut text = good.clone();
+            text[20] ^= 1;
+            text
+        };
+        let newer = {
+            let line = serde_json::to_string(&Record { version: 2, ..record() }).unwrap();
+            format!("{line}\nsha256 {}\n", checksum(line.as_bytes())).into_bytes()
+        };
         let foreign = format!("{{}}\nsha256 {}\n", checksum(b"{}")).into_bytes();
         for (text, why) in [
             (Vec::new(), "its first line has no end"),
@@ -272,7 +280,10 @@ mod tests {
         let file = std::env::temp_dir().join(format!("dps-agent-record-{}-file", std::process::id()));
         fs::write(&file, "").unwrap();
         let error = Store::new(&file).prepare().unwrap_err();
-        assert_eq!(error.to_string(), format!("{} is not a directory: remove it, or name another one in the configuration", file.display()));
+        assert_eq!(
+            error.to_string(),
+            format!("{} is not a directory: remove it, or name another one in the configuration", file.display())
+        );
         assert_eq!(error.blame(), Blame::Unwritable);
         let error = Store::new(&file.join("below")).prepare().unwrap_err();
         assert_eq!(error.to_string(), format!("cannot create {}/below: Not a directory (os error 20)", file.display()));

@@ -53,7 +53,9 @@ pub enum SecretFileError {
     #[error("{0} is not a regular file")]
     NotAFile(PathBuf),
     /// Users other than owner and group may use it.
-    #[error("{path} is open to every user of this machine (mode {mode:04o}): chmod o= {path}, and replace the key if others have been here")]
+    #[error(
+        "{path} is open to every user of this machine (mode {mode:04o}): chmod o= {path}, and replace the key if others have been here"
+    )]
     OpenToOthers {
         /// The file.
         path: PathBuf,
@@ -95,10 +97,12 @@ pub fn read_secret_file(path: &Path) -> Result<Secret<Vec<u8>>, SecretFileError>
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => " (was it copied into the image?)",
-        io::ErrorKind::PermissionDenied => " (the agent's user must own it, or be in its group)",
-        _ => "",
+    if error.kind() == io::ErrorKind::NotFound {
+        " (was it copied into the image?)"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        " (the agent's user must own it, or be in its group)"
+    } else {
+        ""
     }
 }
 
@@ -136,7 +140,10 @@ mod tests {
             said(&file("open", 0o644, b"key")),
             "FILE is open to every user of this machine (mode 0644): chmod o= FILE, and replace the key if others have been here"
         );
-        assert_eq!(said(&file("large", 0o600, &[0; 65537])), "FILE is larger than 64 KiB: this is no key, certificate or password");
+        assert_eq!(
+            said(&file("large", 0o600, &[0; 65537])),
+            "FILE is larger than 64 KiB: this is no key, certificate or password"
+        );
         assert_eq!(said(&std::env::temp_dir()), "FILE is not a regular file");
         let missing = file("x", 0o600, b"").with_file_name("missing");
         assert_eq!(said(&missing), "cannot read FILE: No such file or directory (os error 2) (was it copied into the image?)");

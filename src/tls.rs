@@ -62,7 +62,9 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// A private key is of a kind that TLS here cannot use.
-    #[error("the private key cannot be used for TLS: it must be RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519")]
+    #[error(
+        "the private key cannot be used for TLS: it must be RSA of 2048 to 8192 bits, ECDSA P-256, P-384 or P-521, or Ed25519"
+    )]
     Key(#[source] rustls::Error),
     /// The parts do not fit together. A defect of this program.
     #[error("TLS cannot be set up")]
@@ -73,9 +75,11 @@ impl TlsError {
     /// Who can mend it.
     pub const fn blame(&self) -> Blame {
         match self {
-            Self::NoSystemRoots { .. } | Self::Unreadable { .. } | Self::Empty { .. } | Self::Unusable { .. } | Self::Setup(_) => {
-                Blame::Configuration
-            }
+            Self::NoSystemRoots { .. }
+            | Self::Unreadable { .. }
+            | Self::Empty { .. }
+            | Self::Unusable { .. }
+            | Self::Setup(_) => Blame::Configuration,
             Self::Key(_) => Blame::Credential,
         }
     }
@@ -128,12 +132,13 @@ pub fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 }
 
 /// What a failed handshake means, apart from a [`refusal`] of our own certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls's enums grow, and what is new is like the rest")]
 pub fn lost(error: &rustls::Error, host: &str) -> Lost {
     let host = host.to_owned();
     match error {
-        rustls::Error::InvalidCertificate(fault @ (CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. })) => {
-            Lost::NotYetValid { host, why: explain(fault) }
-        }
+        rustls::Error::InvalidCertificate(
+            fault @ (CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }),
+        ) => Lost::NotYetValid { host, why: explain(fault) },
         rustls::Error::InvalidCertificate(fault) => Lost::Untrusted { host, why: explain(fault) },
         rustls::Error::NoCertificatesPresented => Lost::Untrusted { host, why: "it has none".to_owned() },
         other => Lost::Unreachable { stage: Stage::Tls, why: format!("the TLS handshake with {host} failed: {other}") },
@@ -145,6 +150,7 @@ pub fn lost(error: &rustls::Error, host: &str) -> Lost {
 ///
 /// On the network such an alert looks like any other failure; but trying again with the same certificate is of no use, and
 /// the service says the same on other layers as 401. So that is what it becomes.
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls's enums grow, and what is new is like the rest")]
 pub fn refusal(error: &rustls::Error) -> Option<String> {
     let rustls::Error::AlertReceived(alert) = error else { return None };
     let about = match alert {
@@ -182,13 +188,10 @@ impl ServerCertVerifier for Judge {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verdict = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        verdict.map_err(|error| match error {
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                // The topmost certificate that was sent tells most about who sits there.
-                StrangeIssuer::of(intermediates.last().unwrap_or(end_entity)).into()
-            }
-            other => other,
-        })
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        // The topmost certificate that was sent tells most about who sits there.
+        let stranger = || StrangeIssuer::of(intermediates.last().unwrap_or(end_entity)).into();
+        verdict.map_err(|error| if error == unknown { stranger() } else { error })
     }
 
     fn verify_tls12_signature(
@@ -216,7 +219,9 @@ impl ServerCertVerifier for Judge {
 
 /// An issuer that is not among the trusted ones.
 #[derive(Debug, ThisError)]
-#[error("its issuer {name:?} is not trusted; if this network inspects TLS or the service is a private one, put that CA into ca_file")]
+#[error(
+    "its issuer {name:?} is not trusted; if this network inspects TLS or the service is a private one, put that CA into ca_file"
+)]
 struct StrangeIssuer {
     name: String,
 }
@@ -236,6 +241,7 @@ impl From<StrangeIssuer> for rustls::Error {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls's enums grow, and what is new is like the rest")]
 fn explain(fault: &CertificateError) -> String {
     match fault {
         CertificateError::Expired => "it has expired".to_owned(),

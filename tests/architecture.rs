@@ -17,7 +17,8 @@ const CONFINED: &[(&str, &[&str])] = &[
 ];
 
 /// What the pure core must not name: it has no clock, no file, no socket, no runtime and no chance of its own.
-const CORE_IS_WITHOUT: &[&str] = &["std::fs", "std::net", "std::env", "std::io", "tokio", "Instant::now", "SystemTime", "getrandom", "tracing"];
+const CORE_IS_WITHOUT: &[&str] =
+    &["std::fs", "std::net", "std::env", "std::io", "tokio", "Instant::now", "SystemTime", "getrandom", "tracing"];
 
 #[test]
 fn a_module_uses_only_modules_above_it() {
@@ -47,7 +48,9 @@ fn each_foreign_crate_stays_in_its_files() {
                 continue;
             }
             for (number, line) in code_lines(&text) {
-                let named = line.match_indices(&format!("{crate_name}::")).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+                let named = line
+                    .match_indices(&format!("{crate_name}::"))
+                    .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
                 assert!(!named, "{name}:{number}: {crate_name} belongs in {homes:?}");
             }
         }
@@ -87,7 +90,8 @@ fn each_file_says_first_what_it_is_for() {
 /// The modules of `src/lib.rs`, in its order.
 fn modules() -> Vec<String> {
     let text = fs::read_to_string(source_directory().join("lib.rs")).unwrap();
-    let modules: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';').map(str::to_owned)).collect();
+    let modules: Vec<_> =
+        text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';').map(str::to_owned)).collect();
     assert!(modules.len() > 10, "{modules:?}");
     modules
 }

@@ -13,8 +13,8 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<String>,
     pub(crate) body: Vec<u8>,
     pub(crate) content_type: &'static str,
-    /// Where a redirect leads.
-    pub(crate) redirect: Option<String>,
+    /// The header `Location`, on HTTPS.
+    pub(crate) location: Option<String>,
     /// The error code, for the header `x-ms-error-code`.
     pub(crate) code: Option<u32>,
 }
@@ -33,7 +33,7 @@ impl Answer {
             retry_after: None,
             body,
             content_type,
-            redirect: None,
+            location: None,
             code: None,
         }
     }
@@ -72,6 +72,7 @@ impl Answer {
     pub(crate) fn refusal(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::Nothing
+            | Refusal::OtherKind
             | Refusal::Malformed
             | Refusal::Audience
             | Refusal::Expired

@@ -20,6 +20,8 @@ pub(crate) enum Credential {
 pub(crate) enum Refusal {
     #[error("neither a token nor a certificate")]
     Nothing,
+    #[error("another kind of credential is enrolled")]
+    OtherKind,
     #[error("the token is malformed")]
     Malformed,
     #[error("the token is for another resource")]
@@ -106,19 +108,19 @@ impl Proof {
             (Self::Keys(keys), Credential::Token(text)) => {
                 let token = valid_token(text, audience, kinder)?;
                 let signed = keys.iter().any(|key| token.is_signed_with(key));
-                if signed || kinder.contains(&Kinder::SkipSignature) {
+                if signed || kinder.contains(&Kinder::Signature) {
                     Ok(())
                 } else {
                     Err(Refusal::Signature)
                 }
             }
-            (Self::Keys(_), Credential::Certificates(_)) => Err(Refusal::Nothing),
+            (Self::Keys(_), Credential::Certificates(_)) => Err(Refusal::OtherKind),
             (Self::Certificate(_) | Self::IssuedBy(_), Credential::Token(_)) => {
-                Err(certificate("a token was sent instead"))
+                Err(Refusal::OtherKind)
             }
             (Self::Certificate(enrolled), Credential::Certificates(chain)) => {
                 let leaf = leaf(chain, name, kinder)?;
-                let same = leaf == enrolled || kinder.contains(&Kinder::SkipThumbprint);
+                let same = leaf == enrolled || kinder.contains(&Kinder::Thumbprint);
                 if same {
                     Ok(())
                 } else {
@@ -127,7 +129,7 @@ impl Proof {
             }
             (Self::IssuedBy(ca), Credential::Certificates(chain)) => {
                 let leaf = leaf(chain, name, kinder)?;
-                if kinder.contains(&Kinder::SkipChain) {
+                if kinder.contains(&Kinder::Chain) {
                     Ok(())
                 } else {
                     chain_to(ca, leaf, &chain[1..])
@@ -149,11 +151,11 @@ pub(crate) fn valid_token(
     }
     // Without regard to case: a client that lower-cases the resource is let in by the service (DPS device API §4.1).
     if !token.resource.eq_ignore_ascii_case(&audience.resource)
-        && !kinder.contains(&Kinder::SkipAudience)
+        && !kinder.contains(&Kinder::Audience)
     {
         return Err(Refusal::Audience);
     }
-    if token.expiry <= now().as_secs() && !kinder.contains(&Kinder::SkipExpiry) {
+    if token.expiry <= now().as_secs() && !kinder.contains(&Kinder::Expiry) {
         return Err(Refusal::Expired);
     }
     Ok(token)
@@ -173,7 +175,7 @@ fn leaf<'a>(
 ) -> Result<&'a CertificateDer<'static>, Refusal> {
     let leaf = chain.first().ok_or_else(|| certificate("none was sent"))?;
     let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| certificate("it is no X.509"))?;
-    if !parsed.validity().is_valid() && !kinder.contains(&Kinder::SkipExpiry) {
+    if !parsed.validity().is_valid() && !kinder.contains(&Kinder::Expiry) {
         return Err(certificate("it is not valid today"));
     }
     let cn = parsed
@@ -183,7 +185,7 @@ fn leaf<'a>(
         .and_then(|cn| cn.as_str().ok())
         .unwrap_or_default();
     match name {
-        Some(name) if !cn.eq_ignore_ascii_case(name) && !kinder.contains(&Kinder::SkipCn) => {
+        Some(name) if !cn.eq_ignore_ascii_case(name) && !kinder.contains(&Kinder::Cn) => {
             Err(certificate("its common name is not the registration ID"))
         }
         _ => Ok(leaf),

@@ -104,7 +104,7 @@ impl Hubs {
         let admitted = identity
             .proof
             .admits(shown, &Audience::hub(hub, device_id), named, kinder);
-        if !kinder.contains(&Kinder::SkipHubCredential) {
+        if !kinder.contains(&Kinder::HubCredential) {
             admitted?;
         }
         identity.evict();

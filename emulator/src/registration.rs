@@ -80,7 +80,7 @@ impl Service {
 
     /// The custom payload of a register body, which may be empty (DPS device API §5.2).
     fn payload(&self, id: &str, body: &[u8]) -> Result<Option<Value>, String> {
-        if body.is_empty() || self.is_kinder(Kinder::SkipBody) {
+        if body.is_empty() || self.is_kinder(Kinder::Body) {
             return Ok(None);
         }
         let mut body: Map<String, Value> = serde_json::from_slice(body)
@@ -340,7 +340,7 @@ pub(crate) fn lie_alone(lie: &Lie) -> Option<Answer> {
         Lie::Body { status, text } => Some(Answer::raw(*status, text.clone().into_bytes())),
         Lie::Html(status) => Some(Answer::html(*status)),
         Lie::Redirect(url) => Some(Answer {
-            redirect: Some(url.clone()),
+            location: Some(url.clone()),
             ..Answer::raw(307, Vec::new())
         }),
         Lie::Big(_)

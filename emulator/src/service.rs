@@ -124,7 +124,7 @@ impl Service {
             .api_versions
             .iter()
             .any(|known| known == api_version)
-            || self.is_kinder(Kinder::SkipApiVersion)
+            || self.is_kinder(Kinder::ApiVersion)
     }
 
     /// Writes a line about `device` (a registration ID, or nobody).
@@ -273,8 +273,8 @@ impl State {
                     self.join(id, proof, position);
                     return Ok(());
                 }
-                // The wrong kind of credential for this group says nothing about the device.
-                Err(Refusal::Nothing) => {}
+                // A group with another kind of attestation says nothing about the device.
+                Err(Refusal::OtherKind) => {}
                 Err(closer) => refusal = closer,
             }
         }

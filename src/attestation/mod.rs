@@ -142,7 +142,9 @@ pub enum AttestationError {
         why: String,
     },
     /// Certificate and key are not a pair.
-    #[error("the private key in {key} does not belong to the first certificate in {chain}: write the leaf first, and its own key")]
+    #[error(
+        "the private key in {key} does not belong to the first certificate in {chain}: write the leaf first, and its own key"
+    )]
     NoPair {
         /// The certificate file.
         chain: PathBuf,

@@ -82,7 +82,9 @@ mod tests {
             let audience = match text("resource_uri").split_once("/registrations/") {
                 Some((scope, id)) => Audience::registration(&scope.parse().unwrap(), &id.parse().unwrap()),
                 None => match text("resource_uri").split_once("/devices/") {
-                    Some((hub, device)) if !device.contains('/') => Audience::device(&hub.parse().unwrap(), &device.parse().unwrap()),
+                    Some((hub, device)) if !device.contains('/') => {
+                        Audience::device(&hub.parse().unwrap(), &device.parse().unwrap())
+                    }
                     _ => continue,
                 },
             };
@@ -92,7 +94,7 @@ mod tests {
             assert_eq!(audience.token(&key.sign(&audience.to_sign(se)), se).expose(), text("token"), "{}", text("id"));
             compared += 1;
         }
-        assert_eq!(compared, 8);
+        assert_eq!(compared, 11);
     }
 
     #[test]

@@ -44,7 +44,9 @@ impl X509 {
         let (common_name, validity) = describe(leaf).map_err(no_chain)?;
         let key = read_key(key_file)?;
         let certified_key = CertifiedKey::new(chain, tls::signing_key(&key)?);
-        certified_key.keys_match().map_err(|_| AttestationError::NoPair { chain: chain_file.to_owned(), key: key_file.to_owned() })?;
+        certified_key
+            .keys_match()
+            .map_err(|_| AttestationError::NoPair { chain: chain_file.to_owned(), key: key_file.to_owned() })?;
         Ok(Self { certified_key: Arc::new(certified_key), common_name, validity })
     }
 
@@ -80,7 +82,9 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, AttestationError> {
     PrivateKeyDer::from_pem_slice(text.expose()).map_err(|error| {
         let encrypted = text.expose().windows(9).any(|window| window == b"ENCRYPTED");
         let why = match error {
-            _ if encrypted => "it is encrypted, and nobody is there to type the password: openssl pkey -in FILE -out PLAIN".into(),
+            _ if encrypted => {
+                "it is encrypted, and nobody is there to type the password: openssl pkey -in FILE -out PLAIN".into()
+            }
             pem::Error::NoItemsFound => "it has no section PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY".into(),
             // The parser's words name sections and positions, never content.
             other => format!("its PEM is damaged ({other})"),
@@ -95,8 +99,14 @@ fn describe(leaf: &CertificateDer<'_>) -> Result<(String, Validity), String> {
     let mut names = subject.0.iter().flat_map(|rdn| rdn.0.iter()).filter(|attribute| attribute.oid == COMMON_NAME);
     let name = match (names.next(), names.next()) {
         (Some(name), None) => name,
-        (None, _) => return Err(format!("the subject of its first certificate ({subject}) has no common name, and DPS knows a device by that")),
-        (Some(_), Some(_)) => return Err(format!("the subject of its first certificate ({subject}) has more than one common name")),
+        (None, _) => {
+            return Err(format!(
+                "the subject of its first certificate ({subject}) has no common name, and DPS knows a device by that"
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(format!("the subject of its first certificate ({subject}) has more than one common name"));
+        }
     };
     let name = std::str::from_utf8(name.value.value()).map_err(|_| "its common name is not UTF-8".to_owned())?;
     let validity = &leaf.tbs_certificate.validity;

@@ -66,7 +66,9 @@ pub fn status(cli: &Cli) -> Ended {
     let config = load(cli)?;
     let store = Store::new(&config.state_directory);
     let record = match store.read() {
-        Err(error @ RecordError::Damaged { .. }) => return Err(Failure::new(error.blame(), format!("{error}; the next registration replaces it"))),
+        Err(error @ RecordError::Damaged { .. }) => {
+            return Err(Failure::new(error.blame(), format!("{error}; the next registration replaces it")));
+        }
         other => other?,
     };
     let record = record.filter(|record| record.id_scope == config.dps.id_scope.as_str());

@@ -1,9 +1,26 @@
 //! What the operator wrote, understood: TOML files in, one [`Config`] out, and nothing that cannot work gets through.
 
-use std::path::PathBuf;
+mod document;
+mod layers;
+mod problem;
+mod profile;
+mod proxy;
+mod reader;
+mod schema;
+mod settings;
+mod show;
+#[cfg(test)]
+mod tests;
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use self::layers::Source;
+pub use self::problem::{ConfigErrors, KeyName, Origin, Problem};
+pub use self::show::validation_json;
 use crate::id::{HostName, IdScope, RegistrationId};
 use crate::protocol::Via;
+use crate::secret::Secret;
 
 /// The whole configuration. Reading it touched the configuration files only; keys and certificates are opened by `attestation`.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +39,64 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// `[runtime] directory`: `assignment.json` is written here.
     pub runtime_directory: PathBuf,
+}
+
+/// A configuration that can work, with what is worth knowing about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the files say.
+    pub config: Config,
+    /// What works and may still not be meant.
+    pub warnings: Vec<Problem>,
+    /// The main file, whether it is there or not, and the drop-ins that were read, lowest first.
+    pub files: Vec<PathBuf>,
+    settings: settings::Settings,
+    variables: proxy::Variables,
+}
+
+impl Config {
+    /// Reads the files of `source` and understands them. `environment` is asked for `HTTPS_PROXY` and `NO_PROXY`, in either case.
+    pub fn load(source: &Source, environment: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, ConfigErrors> {
+        let mut report = problem::Report::default();
+        let layers = layers::read(source, &mut report);
+        merge(layers, environment, report)
+    }
+
+    /// Understands the texts of a main file and of the drop-ins over it, lowest first, without touching a file.
+    ///
+    /// What is missing is said to be missing from the first. A file that is not TOML hides what the files together would
+    /// lack or contradict; everything else comes to light at once.
+    pub fn from_layers(
+        layers: Vec<(PathBuf, String)>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Loaded, ConfigErrors> {
+        merge(layers, environment, problem::Report::default())
+    }
+}
+
+fn merge(
+    layers: Vec<(PathBuf, String)>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    mut report: problem::Report,
+) -> Result<Loaded, ConfigErrors> {
+    let mut settings = settings::Settings::default();
+    let mut unread = !report.is_empty();
+    for (n, (path, text)) in layers.iter().enumerate() {
+        match document::read(path, text, &mut report) {
+            Ok(file) if n == 0 => settings.main(file, &mut report),
+            Ok(file) => settings.drop_in(file),
+            Err(_) => unread = true,
+        }
+    }
+    if unread {
+        report = report.verdict()?;
+    }
+    settings.defaults();
+    let variables = proxy::Variables::ask(environment);
+    let files: Vec<PathBuf> = layers.into_iter().map(|(path, _)| path).collect();
+    let main = files.first().map_or(Path::new(layers::MAIN), PathBuf::as_path);
+    let (config, warnings) = reader::understand(&settings, main, &variables, report)?;
+    Ok(Loaded { config, warnings, files, settings, variables })
 }
 
 /// `[dps]`
@@ -159,15 +234,36 @@ pub enum Trust {
     Only(PathBuf),
 }
 
-/// An HTTP proxy that is asked to CONNECT. Its credentials are read from `credentials_file` when they are needed.
+/// An HTTP proxy that is asked to CONNECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
     /// The proxy's host.
     pub host: HostName,
     /// Its port, 1 to 65535.
     pub port: u16,
-    /// `proxy_credentials_file`: `user:password`.
-    pub credentials_file: Option<PathBuf>,
-    /// Hosts that are reached without it: `NO_PROXY`, when the proxy came from the environment.
+    /// What it is shown, if anything.
+    pub credentials: Option<ProxyCredentials>,
+    /// Hosts that are reached without it: `NO_PROXY`, when the proxy came from the environment. See [`Proxy::serves`].
     pub except: Vec<String>,
 }
+
+/// Where the `user:password` for a proxy is.
+#[derive(Debug, Clone)]
+pub enum ProxyCredentials {
+    /// `proxy_credentials_file`: read when it is needed.
+    File(PathBuf),
+    /// They stood in the URL of the environment variable; this is `user:password`, decoded. The copies share one secret.
+    Environment(Arc<Secret<String>>),
+}
+
+impl PartialEq for ProxyCredentials {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(one), Self::File(other)) => one == other,
+            (Self::Environment(one), Self::Environment(other)) => one.expose() == other.expose(),
+            (Self::File(_), Self::Environment(_)) | (Self::Environment(_), Self::File(_)) => false,
+        }
+    }
+}
+
+impl Eq for ProxyCredentials {}

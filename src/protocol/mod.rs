@@ -76,6 +76,15 @@ pub enum Request {
     Query(OperationId),
 }
 
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register => f.write_str("register"),
+            Self::Query(operation) => write!(f, "query {operation}"),
+        }
+    }
+}
+
 /// What came back, before anybody has understood it: the same four things on every transport.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {

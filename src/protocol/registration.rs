@@ -290,7 +290,7 @@ impl Course {
 
     /// `wish` is obeyed to the letter and a little beyond: all that were told the same must not come back together.
     fn back_off(mut self, request: Request, trouble: Trouble, wish: Option<Duration>, now: Instant) -> Step {
-        let own = self.backoff.next();
+        let own = self.backoff.wait();
         let length = match wish {
             Some(wish) => wish.saturating_add(self.backoff.fraction_of(wish / 10)).max(own),
             None => own,

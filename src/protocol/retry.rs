@@ -89,7 +89,7 @@ impl Backoff {
     }
 
     /// The next wait.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let wait = self.fraction_of(self.bound);
         self.bound = self.bound.saturating_mul(2).min(self.most);
         wait
@@ -177,7 +177,7 @@ mod tests {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300), 7);
         for bound in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
             assert_eq!(backoff.bound, Duration::from_secs(bound));
-            assert!(backoff.next() <= Duration::from_secs(bound));
+            assert!(backoff.wait() <= Duration::from_secs(bound));
         }
         backoff.reset();
         assert_eq!(backoff.bound, Duration::from_secs(1));
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn jitter_is_full() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(1), 1);
-        let waits: Vec<_> = (0..1000).map(|_| backoff.next().as_millis()).collect();
+        let waits: Vec<_> = (0..1000).map(|_| backoff.wait().as_millis()).collect();
         let below = |bound| waits.iter().filter(|wait| **wait < bound).count();
         // A thousand even draws: each tenth holds a hundred, give or take.
         for tenth in 1..=9 {

@@ -93,7 +93,8 @@ fn assignment(state: &Value, id: &RegistrationId) -> Result<Assignment, Lost> {
     })
 }
 
-fn refusal(answer: &Answer, retry_after: Option<Duration>) -> Refusal {
+/// An answer that is a no, whatever its body.
+pub fn refusal(answer: &Answer, retry_after: Option<Duration>) -> Refusal {
     // Whatever stands in between answers in its own words, which are not JSON and not for people.
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     Refusal {
@@ -115,9 +116,15 @@ fn text(object: &Value, name: &str) -> Option<String> {
     object[name].as_str().map(clean)
 }
 
+/// The text, unless it repeats a token of ours.
+pub fn scrubbed(text: &str) -> &str {
+    let has_token = ["SharedAccessSignature", "SharedAccessKey", "sig="].iter().any(|mark| text.contains(mark));
+    if has_token { "(scrubbed)" } else { text }
+}
+
 /// The peer's words end in our log: one line, no control characters, not for ever.
 fn clean(text: &str) -> String {
-    text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    scrubbed(text).chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn nonsense(what: impl Into<String>) -> Lost {
@@ -220,6 +227,14 @@ mod tests {
         );
         let Ok(Reply::Refused(page)) = decoded(502, "<html>Bad Gateway</html>") else { panic!() };
         assert_eq!(page.to_string(), "the service answered 502");
+    }
+
+    #[test]
+    fn words_that_repeat_a_token_are_not_repeated() {
+        let Ok(Reply::Refused(refusal)) = decoded(401, r#"{"message":"bad: SharedAccessSignature sr=a&sig=b&se=1"}"#) else {
+            panic!()
+        };
+        assert_eq!(refusal.message.as_deref(), Some("(scrubbed)"));
     }
 
     #[test]

@@ -22,11 +22,10 @@ use crate::secret::Secret;
 use crate::tls::{self, TlsError};
 use crate::transcript::Transcript;
 
-use deadline::Deadline;
-use dial::Dialer;
-use failure::Failure;
-
-pub(crate) use failure::note;
+pub(crate) use deadline::Deadline;
+pub(crate) use dial::Dialer;
+pub(crate) use failure::{Failure, note};
+pub(crate) use mqtt::{Address, Hello, open};
 
 /// Product and version, as the service's logs should show them.
 pub const AGENT: &str = concat!("dps-agent/", env!("CARGO_PKG_VERSION"));
@@ -75,7 +74,6 @@ struct Open {
     line: Line,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there is one, and it is moved a dozen times in its life")]
 enum Line {
     Mqtt(mqtt::Session),
     Https(https::Session),
@@ -133,6 +131,7 @@ impl<'a> Service<'a> {
             Some(open) => open,
             None => self.connect(connection, limits).await?,
         };
+        self.transcript.line(format_args!("> {request}"));
         let answer = match &mut open.line {
             Line::Mqtt(session) => session.ask(request, &self.register_body, self.within(limits.reply)).await?,
             Line::Https(session) => {
@@ -170,9 +169,9 @@ impl<'a> Service<'a> {
             Via::Https => Line::Https(https::open(&self.dialer, &dps.host, dps.https_port, self.within(limits.connect)).await?),
             via @ (Via::Mqtt | Via::MqttWs) => {
                 let port = if via == Via::Mqtt { dps.mqtt_port } else { dps.https_port };
-                let address = mqtt::Address { via, host: &dps.host, port };
+                let address = Address { via, host: &dps.host, port };
                 let mut session =
-                    mqtt::open(&self.dialer, address, self.hello(token), self.within(limits.connect), self.transcript).await?;
+                    open(&self.dialer, address, self.hello(token), self.within(limits.connect), self.transcript).await?;
                 self.transcript.line(format_args!("> subscribe"));
                 session.subscribe(self.within(limits.reply)).await?;
                 self.transcript.line(format_args!("< suback"));
@@ -183,10 +182,10 @@ impl<'a> Service<'a> {
     }
 
     /// The CONNECT packet (DPS device API, MQTT, connect).
-    fn hello(&self, password: Option<Secret<String>>) -> mqtt::Hello {
+    fn hello(&self, password: Option<Secret<String>>) -> Hello {
         let (scope, id) = (&self.config.dps.id_scope, self.attestation.registration_id());
         let (version, agent) = (&self.config.dps.api_version, percent_encode(AGENT));
-        mqtt::Hello {
+        Hello {
             client_id: id.to_string(),
             user_name: format!("{scope}/registrations/{id}/api-version={version}&ClientVersion={agent}"),
             password,
@@ -219,7 +218,7 @@ impl<'a> Service<'a> {
 }
 
 /// A token for this audience that lives an hour, made now; `None` where the client certificate proves us.
-fn credential(
+pub(crate) fn credential(
     attestation: &Attestation,
     audience: &Audience,
     slot: KeySlot,
@@ -247,3 +246,6 @@ impl Opened {
         awake.max(by_the_wall) >= CONNECTION_LIFE
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use rumqttc::mqttbytes::{Error as PacketError, QoS};
-use rumqttc::{Connect, ConnectReturnCode, Login, Packet, Protocol, PubAck, Publish, Subscribe, SubscribeReasonCode};
+use rumqttc::{Connect, ConnectReturnCode, Login, Packet, Protocol, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode};
 use zeroize::Zeroize;
 
 use super::deadline::Deadline;
@@ -134,12 +134,13 @@ impl Session {
         let mut subscribe = Subscribe::new(topic::RESPONSES, QoS::AtLeastOnce);
         subscribe.pkid = self.next_identifier();
         self.send(&Packet::Subscribe(subscribe.clone()), Stage::Reply).await?;
-        match self.packet(Stage::Reply).await? {
-            Packet::SubAck(ack) if ack.pkid == subscribe.pkid => match ack.return_codes[..] {
-                [SubscribeReasonCode::Success(_)] => Ok(()),
-                _ => Err(Lost::Nonsense(format!("the subscription to {} was refused", topic::RESPONSES)).into()),
-            },
-            other => Err(Lost::Nonsense(format!("{} instead of SUBACK", kind(&other))).into()),
+        let packet = self.packet(Stage::Reply).await?;
+        let Packet::SubAck(SubAck { pkid, return_codes }) = &packet else {
+            return Err(Lost::Nonsense(format!("{} instead of SUBACK", kind(&packet))).into());
+        };
+        match return_codes[..] {
+            [SubscribeReasonCode::Success(_)] if *pkid == subscribe.pkid => Ok(()),
+            _ => Err(Lost::Nonsense(format!("the subscription to {} was refused", topic::RESPONSES)).into()),
         }
     }
 
@@ -153,19 +154,19 @@ impl Session {
         publish.pkid = self.next_identifier();
         self.send(&Packet::Publish(publish), Stage::Reply).await?;
         loop {
-            match self.packet(Stage::Reply).await? {
-                Packet::Publish(publish) => {
-                    let response = Response::parse(&publish.topic).map_err(Lost::Nonsense)?;
-                    let body = self.accept(publish).await?;
-                    if response.rid == rid {
-                        let Response { status, retry_after, .. } = response;
-                        return Ok(Answer { status, retry_after, body, ..Answer::default() });
-                    }
-                    tracing::debug!("a response to another request is ignored: {:?}", response.rid);
-                }
-                Packet::PubAck(_) => {}
-                other => return Err(Lost::Nonsense(format!("{} instead of a response", kind(&other))).into()),
+            let packet = self.packet(Stage::Reply).await?;
+            if let Packet::PubAck(_) = packet {
+                continue;
             }
+            let Packet::Publish(publish) = packet else {
+                return Err(Lost::Nonsense(format!("{} instead of a response", kind(&packet))).into());
+            };
+            let Response { status, rid: answered, retry_after } = Response::parse(&publish.topic).map_err(Lost::Nonsense)?;
+            let body = self.accept(publish).await?;
+            if answered == rid {
+                return Ok(Answer { status, retry_after, body, ..Answer::default() });
+            }
+            tracing::debug!("a response to another request is ignored: {answered:?}");
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::AGENT;
 use super::dial::place;
 use super::failure::unreachable;
-use crate::config::Proxy;
+use crate::config::{Proxy, ProxyCredentials};
 use crate::id::HostName;
 use crate::protocol::{Lost, Stage};
 use crate::secret::Secret;
@@ -30,7 +30,11 @@ pub(super) fn is_excepted(proxy: &Proxy, host: &HostName) -> bool {
 
 /// `user:password` for the proxy, ready for the header. Read anew for each connection, so that a changed file counts at once.
 pub(super) fn credentials(proxy: &Proxy) -> Result<Option<Secret<String>>, Lost> {
-    proxy.credentials_file.as_deref().map(read).transpose()
+    match &proxy.credentials {
+        None => Ok(None),
+        Some(ProxyCredentials::File(path)) => read(path).map(Some),
+        Some(ProxyCredentials::Environment(text)) => Ok(Some(Secret::new(text.expose().clone()))),
+    }
 }
 
 /// The proxy in words.
@@ -77,7 +81,8 @@ fn request(place: &str, credentials: Option<&Secret<String>>) -> Secret<Vec<u8>>
 fn status(header: &[u8]) -> Result<Option<u16>, String> {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut fields);
-    let parsed = response.parse(header).map_err(|error| format!("does not answer CONNECT in HTTP ({error}): is it an HTTP proxy?"))?;
+    let parsed =
+        response.parse(header).map_err(|error| format!("does not answer CONNECT in HTTP ({error}): is it an HTTP proxy?"))?;
     match parsed {
         httparse::Status::Complete(length) if response.code == Some(200) && length < header.len() => {
             Err("sent data of its own into the tunnel".to_owned())
@@ -92,7 +97,9 @@ fn verdict(status: u16, name: &str, place: &str) -> Result<(), Lost> {
     let cure = match status {
         200..=299 => return Ok(()),
         407 => "it wants credentials, or other ones: proxy_credentials_file names a file with user:password",
-        403 => "it does not allow this host or port; many proxies allow port 443 only, which transport = \"mqtt-ws\" and \"https\" use",
+        403 => {
+            "it does not allow this host or port; many proxies allow port 443 only, which transport = \"mqtt-ws\" and \"https\" use"
+        }
         502..=504 => "it cannot reach the host",
         _ => "it does not open the way",
     };

@@ -5,11 +5,11 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Response, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::dial::Stream;
@@ -80,6 +80,7 @@ impl Wire {
 }
 
 /// I/O errors keep their cause, which may be TLS's; what only a broken peer sends is `InvalidData`.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's other errors mean one thing")]
 fn as_io(error: Error) -> io::Error {
     match error {
         Error::Io(error) => error,
@@ -92,11 +93,14 @@ fn as_io(error: Error) -> io::Error {
 
 /// What it means that there is no WebSocket. That a service refuses us or is busy is its answer; any other status means that
 /// this way is not open.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's other errors mean one thing")]
 fn refused_upgrade(error: Error, peer: &Peer) -> Failure {
     let stage = peer.stage_of_hang_up(Stage::Open);
     match error {
         Error::Http(response) => refusal(response, peer),
-        Error::Protocol(ProtocolError::HandshakeIncomplete) => peer.failure(&io::Error::from(io::ErrorKind::UnexpectedEof), stage),
+        Error::Protocol(ProtocolError::HandshakeIncomplete) => {
+            peer.failure(&io::Error::from(io::ErrorKind::UnexpectedEof), stage)
+        }
         Error::Io(error) => peer.failure(&error, stage),
         other => Lost::Nonsense(format!("{} does not open a WebSocket: {other}", peer.place)).into(),
     }
@@ -113,7 +117,10 @@ fn refusal(response: Response<Option<Vec<u8>>>, peer: &Peer) -> Failure {
             ..Answer::default()
         }),
         _ => {
-            let why = format!("{} answers the WebSocket upgrade with {status}: something on the way takes it for plain HTTP", peer.place);
+            let why = format!(
+                "{} answers the WebSocket upgrade with {status}: something on the way takes it for plain HTTP",
+                peer.place
+            );
             unreachable(Stage::Open, why).into()
         }
     }

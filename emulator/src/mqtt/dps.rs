@@ -103,7 +103,7 @@ fn return_code(
         Err(Refusal::Nothing | Refusal::Malformed | Refusal::Audience | Refusal::Expired) => {
             NOT_AUTHORIZED
         }
-        Err(Refusal::Signature | Refusal::Certificate(_)) => {
+        Err(Refusal::Signature | Refusal::OtherKind | Refusal::Certificate(_)) => {
             match link.service.config.wrong_key_on_mqtt {
                 WrongKey::Response => ACCEPTED,
                 WrongKey::Connack => NOT_AUTHORIZED,
@@ -152,7 +152,7 @@ impl Session {
                 .service
                 .fault(Some(&self.registration_id), Stage::Subscribe, fits_mqtt);
         self.link.play(fault.as_ref()).await?;
-        if early && !self.link.service.is_kinder(Kinder::SkipOrder) {
+        if early && !self.link.service.is_kinder(Kinder::Order) {
             return Err(self.link.close("a packet before SUBACK"));
         }
         // QoS 2 is granted as 1.
@@ -163,7 +163,7 @@ impl Session {
     }
 
     async fn request(&mut self, request: &Publish) -> Result<(), Ended> {
-        let kinder = self.link.service.is_kinder(Kinder::SkipOrder);
+        let kinder = self.link.service.is_kinder(Kinder::Order);
         let asked = self.read(request)?;
         if self.granted.is_none() && !kinder {
             return Err(self.link.close("a request before SUBACK"));
@@ -175,6 +175,10 @@ impl Session {
         }
         if request.qos == 1 {
             self.link.wire.send(&puback(request.id)).await?;
+        }
+        match &asked.operation {
+            None => self.link.say("> register"),
+            Some(operation) => self.link.say(format!("> query {operation}")),
         }
         let stage = if asked.operation.is_some() {
             Stage::Query
@@ -236,7 +240,7 @@ impl Session {
         }
         match parameter(query, "$rid").filter(|rid| !rid.is_empty()) {
             Some(rid) => Ok(Asked { rid, operation }),
-            None if self.link.service.is_kinder(Kinder::SkipRid) => Ok(Asked {
+            None if self.link.service.is_kinder(Kinder::Rid) => Ok(Asked {
                 rid: String::new(),
                 operation,
             }),
@@ -250,10 +254,6 @@ impl Session {
             Some(Misdeed::Plain(_) | Misdeed::Connack(_) | Misdeed::Delivery(_)) | None => None,
         };
         let (service, id) = (&self.link.service, &self.registration_id);
-        match &asked.operation {
-            None => self.link.say("> register"),
-            Some(operation) => self.link.say(format!("> query {operation}")),
-        }
         match (&self.refusal, &asked.operation) {
             (Some(refusal), _) => Answer::refusal(refusal),
             (None, None) => service.register(id, payload, lie),

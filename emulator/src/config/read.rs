@@ -1,5 +1,9 @@
-//! The configuration: services, enrollments and groups as a TOML text, checked before anything starts.
+//! The configuration as it stands in TOML, and the checks that turn it into what is used.
 
+use super::{
+    Attestation, Config, Enrollment, Fail, Group, Kinder, ServerCertificate, ServerKey, Service,
+    Settings, TlsVersion, WrongKey,
+};
 use crate::fault::Fault;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -20,118 +24,43 @@ const API_VERSIONS: [&str; 8] = [
     "2026-04-01",
 ];
 
-/// A configuration that has been checked.
-#[derive(Debug)]
-pub struct Config {
-    pub(crate) service: Service,
-    pub(crate) enrollments: Vec<Enrollment>,
-    pub(crate) groups: Vec<Group>,
-}
-
-impl Config {
-    /// Reads a configuration.
-    ///
-    /// # Errors
-    /// Says which line is wrong, and what would be right.
-    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        Self::parse(text).map_err(|(message, at)| ConfigError {
-            file: None,
-            line: line(text, at),
-            message,
-        })
-    }
-
-    /// Reads a configuration file. Paths in it are relative to the working directory.
-    ///
-    /// # Errors
-    /// As [`Config::from_toml`], with the file's name; also when it cannot be read.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let named = |error| ConfigError {
-            file: Some(path.to_owned()),
-            ..error
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            named(ConfigError {
-                file: None,
-                line: None,
-                message: format!("cannot read it: {error}"),
-            })
-        })?;
-        Self::from_toml(&text).map_err(named)
-    }
-
-    /// Every hub that is named anywhere, for the server's certificate.
-    pub(crate) fn hubs(&self) -> Vec<String> {
-        let settings = self
-            .enrollments
-            .iter()
-            .map(|enrollment| &enrollment.settings);
-        let named = settings
-            .chain(self.groups.iter().map(|group| &group.settings))
-            .filter_map(|of| of.hub.clone());
-        self.service.hubs.iter().cloned().chain(named).collect()
-    }
-
-    fn parse(text: &str) -> Result<Self, (String, Option<usize>)> {
-        let raw: Raw = toml::from_str(text).map_err(|error| {
-            (
-                error.message().to_owned(),
-                error.span().map(|span| span.start),
-            )
-        })?;
-        let enrollments = raw
-            .enrollment
-            .into_iter()
-            .map(|table| at(table, Enrollment::try_from))
-            .collect::<Result<Vec<_>, _>>()?;
-        let groups = raw
-            .group
-            .into_iter()
-            .map(|table| at(table, Group::try_from))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut known = std::collections::HashSet::new();
-        for enrollment in &enrollments {
-            if !known.insert(enrollment.registration_id.to_lowercase()) {
-                return Err((
-                    format!(
-                        "registration_id \"{}\" is there twice",
-                        enrollment.registration_id
-                    ),
-                    None,
-                ));
-            }
+/// Reads and checks a text; the error is a message and the offset of what is wrong.
+pub(super) fn read(text: &str) -> Result<Config, (String, Option<usize>)> {
+    let raw: Raw = toml::from_str(text).map_err(|error| {
+        (
+            error.message().to_owned(),
+            error.span().map(|span| span.start),
+        )
+    })?;
+    let enrollments = raw
+        .enrollment
+        .into_iter()
+        .map(|table| at(table, Enrollment::try_from))
+        .collect::<Result<Vec<_>, _>>()?;
+    let groups = raw
+        .group
+        .into_iter()
+        .map(|table| at(table, Group::try_from))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut known = std::collections::HashSet::new();
+    for enrollment in &enrollments {
+        if !known.insert(enrollment.registration_id.to_lowercase()) {
+            return Err((
+                format!(
+                    "registration_id \"{}\" is there twice",
+                    enrollment.registration_id
+                ),
+                None,
+            ));
         }
-        let service = at(raw.service, Service::try_from)?;
-        Ok(Self {
-            service,
-            enrollments,
-            groups,
-        })
     }
+    let service = at(raw.service, Service::try_from)?;
+    Ok(Config {
+        service,
+        enrollments,
+        groups,
+    })
 }
-
-/// What is wrong with a configuration.
-#[derive(Debug)]
-pub struct ConfigError {
-    file: Option<PathBuf>,
-    line: Option<usize>,
-    message: String,
-}
-
-impl std::fmt::Display for ConfigError {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.file {
-            Some(file) => write!(to, "{}", file.display())?,
-            None => write!(to, "configuration")?,
-        }
-        if let Some(line) = self.line {
-            write!(to, ":{line}")?;
-        }
-        write!(to, ": {}", self.message)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 fn at<R, T>(
     table: Spanned<R>,
@@ -139,10 +68,6 @@ fn at<R, T>(
 ) -> Result<T, (String, Option<usize>)> {
     let start = table.span().start;
     check(table.into_inner()).map_err(|wrong| (wrong.message, Some(wrong.at.unwrap_or(start))))
-}
-
-fn line(text: &str, offset: Option<usize>) -> Option<usize> {
-    Some(text.get(..offset?)?.matches('\n').count() + 1)
 }
 
 struct Wrong {
@@ -154,129 +79,6 @@ impl From<String> for Wrong {
     fn from(message: String) -> Self {
         Self { message, at: None }
     }
-}
-
-/// `[service]`, checked.
-#[derive(Debug, Clone)]
-pub(crate) struct Service {
-    pub(crate) id_scope: String,
-    pub(crate) host: String,
-    pub(crate) listen: IpAddr,
-    pub(crate) mqtt_port: u16,
-    pub(crate) https_port: u16,
-    pub(crate) tls: Vec<TlsVersion>,
-    pub(crate) server_key: ServerKey,
-    pub(crate) server_certificate: ServerCertificate,
-    pub(crate) own_ca: Option<(PathBuf, PathBuf)>,
-    pub(crate) ca_out: Option<PathBuf>,
-    pub(crate) hubs: Vec<String>,
-    pub(crate) transcript_file: Option<PathBuf>,
-    pub(crate) wrong_key_on_mqtt: WrongKey,
-    pub(crate) api_versions: Vec<String>,
-    pub(crate) faults: Vec<Fault>,
-    pub(crate) kinder: Vec<Kinder>,
-}
-
-/// A TLS version to offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(crate) enum TlsVersion {
-    #[serde(rename = "1.2")]
-    V12,
-    #[serde(rename = "1.3")]
-    V13,
-}
-
-/// The kind of the server's key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ServerKey {
-    Rsa,
-    Ecdsa,
-}
-
-/// What is wrong with the server's certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum ServerCertificate {
-    Good,
-    Expired,
-    NotYetValid,
-    WrongName,
-    UnknownCa,
-}
-
-/// Where a wrong key or certificate shows on MQTT; which one the service uses is UNCONFIRMED (DPS device API §5.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum WrongKey {
-    /// As the answer to the first request.
-    Response,
-    /// As return code 5 of CONNACK.
-    Connack,
-}
-
-/// A check that is switched off, for testing the tests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Kinder {
-    SkipSignature,
-    SkipExpiry,
-    SkipAudience,
-    SkipCn,
-    SkipChain,
-    SkipThumbprint,
-    SkipRid,
-    SkipOrder,
-    SkipApiVersion,
-    SkipBody,
-    SkipHubCredential,
-}
-
-/// How one device is treated: what an individual enrollment and a group have in common.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) device_id: Option<String>,
-    pub(crate) hub: Option<String>,
-    pub(crate) enabled: bool,
-    pub(crate) payload: Option<serde_json::Value>,
-    pub(crate) polls: u32,
-    pub(crate) at_once: bool,
-    pub(crate) retry_after: Option<String>,
-    pub(crate) fail: Option<Fail>,
-    pub(crate) faults: Vec<Fault>,
-}
-
-/// The end of a registration that fails.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Fail {
-    pub(crate) code: u32,
-    pub(crate) message: String,
-}
-
-/// `[[enrollment]]`, checked.
-#[derive(Debug)]
-pub(crate) struct Enrollment {
-    pub(crate) registration_id: String,
-    pub(crate) attestation: Attestation,
-    pub(crate) settings: Settings,
-}
-
-/// `[[group]]`, checked.
-#[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) name: String,
-    pub(crate) attestation: Attestation,
-    pub(crate) settings: Settings,
-}
-
-/// What proves a device's identity. (A TPM will be the third kind.)
-#[derive(Debug, Clone)]
-pub(crate) enum Attestation {
-    /// The decoded keys, primary first; for a group, those that device keys are derived from.
-    SymmetricKey(Vec<Vec<u8>>),
-    /// The device's own certificate, or for a group the CA's.
-    X509(CertificateDer<'static>),
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,173 @@
+//! The provisioning service over HTTPS (DPS device API §6).
+
+use super::request::Request;
+use crate::answer::Answer;
+use crate::attest::{Credential, Refusal};
+use crate::fault::{Lie, Stage};
+use crate::names::{parameter, percent_decode};
+use crate::service::{Service, Via};
+use rustls_pki_types::CertificateDer;
+
+/// Which call a request makes.
+#[derive(Debug)]
+pub(super) struct Route {
+    scope: String,
+    pub(super) registration_id: String,
+    call: Call,
+}
+
+#[derive(Debug)]
+enum Call {
+    Register,
+    Query(String),
+    Lookup,
+}
+
+impl Call {
+    fn method(&self) -> &'static str {
+        match self {
+            Self::Register => "PUT",
+            Self::Query(_) => "GET",
+            Self::Lookup => "POST",
+        }
+    }
+}
+
+impl Route {
+    /// Reads the path; the error is the answer to what is no call.
+    pub(super) fn of(request: &Request) -> Result<Self, Answer> {
+        let refused = |code, message| Err(Answer::error(code, message));
+        let segments: Option<Vec<String>> = request
+            .path
+            .split('/')
+            .skip(1)
+            .map(percent_decode)
+            .collect();
+        let Some(segments) = segments else {
+            return refused(400_000, "The path is not percent-encoded UTF-8.");
+        };
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let (scope, id, call) = match segments.as_slice() {
+            [_, "registrations", "", ..] | [_, "registrations"] => {
+                return refused(405_000, "The registration ID is missing.");
+            }
+            [scope, "registrations", id] => (scope, id, Call::Lookup),
+            [scope, "registrations", id, "register"] => (scope, id, Call::Register),
+            [scope, "registrations", id, "operations", operation] => {
+                (scope, id, Call::Query((*operation).to_owned()))
+            }
+            _ => return refused(404_000, "No such resource."),
+        };
+        Ok(Self {
+            scope: (*scope).to_owned(),
+            registration_id: (*id).to_owned(),
+            call,
+        })
+    }
+
+    /// The stage of its faults.
+    pub(super) fn stage(&self) -> Option<Stage> {
+        match self.call {
+            Call::Register => Some(Stage::Register),
+            Call::Query(_) => Some(Stage::Query),
+            Call::Lookup => None,
+        }
+    }
+
+    /// Writes down that it was asked.
+    pub(super) fn say(&self, service: &Service) {
+        let line = match &self.call {
+            Call::Register => "> register".to_owned(),
+            Call::Query(operation) => format!("> query {operation}"),
+            Call::Lookup => "> lookup".to_owned(),
+        };
+        service.say(Some(&self.registration_id), line);
+    }
+
+    /// Answers it. Error codes other than 401000, 401002, 404201 and 404203 are UNCONFIRMED (DPS device API §7.3).
+    pub(super) fn answer(
+        &self,
+        service: &Service,
+        request: &Request,
+        certificates: &[CertificateDer<'static>],
+        lie: Option<&Lie>,
+    ) -> Answer {
+        if let Err(answer) = self.check(service, request, certificates) {
+            return answer;
+        }
+        let id = &self.registration_id;
+        service.with(|state| {
+            if let Some(device) = state.device(id) {
+                device.via = Some(Via::Https);
+            }
+        });
+        let mut answer = match &self.call {
+            Call::Register => service.register(id, &request.body, lie),
+            Call::Query(operation) => service.query(id, operation, lie),
+            Call::Lookup => service.lookup(id, &request.body),
+        };
+        if answer.status == 202 {
+            answer.location = Some(self.location(request));
+        }
+        answer
+    }
+
+    fn check(
+        &self,
+        service: &Service,
+        request: &Request,
+        certificates: &[CertificateDer<'static>],
+    ) -> Result<(), Answer> {
+        if request.method != self.call.method() {
+            return Err(Answer::error(405_000, "Method not allowed."));
+        }
+        match parameter(&request.query, "api-version") {
+            Some(version) if service.speaks(&version) => {}
+            Some(_) => return Err(Answer::error(400_000, "The api-version is not known.")),
+            None => return Err(Answer::error(400_000, "The api-version is missing.")),
+        }
+        if !request.body.is_empty() && !is_json(request) {
+            return Err(Answer::error(
+                415_000,
+                "The content type is not application/json.",
+            ));
+        }
+        let credential =
+            credential(request, certificates).map_err(|refusal| Answer::refusal(&refusal))?;
+        let admitted = service.admit(&self.scope, &self.registration_id, &credential);
+        admitted.map_err(|refusal| Answer::refusal(&refusal))
+    }
+
+    /// As observed: the register call, without query and operation.
+    fn location(&self, request: &Request) -> String {
+        let host = request.header("host").unwrap_or_default();
+        let path = request
+            .path
+            .split("/operations/")
+            .next()
+            .unwrap_or_default();
+        let path = path.strip_suffix("/register").unwrap_or(path);
+        format!("https://{host}{path}/register")
+    }
+}
+
+fn is_json(request: &Request) -> bool {
+    let kind = request.header("content-type").unwrap_or_default();
+    kind.split(';')
+        .next()
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// A token in `Authorization`, or else the certificates of the handshake. The device API knows no other scheme.
+fn credential(
+    request: &Request,
+    certificates: &[CertificateDer<'static>],
+) -> Result<Credential, Refusal> {
+    match request.header("authorization") {
+        Some(token) if token.starts_with("SharedAccessSignature ") => {
+            Ok(Credential::Token(token.to_owned()))
+        }
+        Some(_) => Err(Refusal::Malformed),
+        None => Ok(Credential::Certificates(certificates.to_vec())),
+    }
+}
