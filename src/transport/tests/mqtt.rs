@@ -333,12 +333,19 @@ async fn a_refused_client_certificate_is_a_401_whenever_the_alert_comes() {
         let config = tls::tests::server(&chain, &PKI.key.pkcs8_pem(), Some(PKI.root.certificate_pem()), &[version]);
         let port = tls_peer_with(config, silence).await;
         for (dialer, about) in [
-            (with_certificate(&stranger, VALID), "its issuer is not known there, or the chain is incomplete (TLS alert UnknownCA)"),
+            (
+                with_certificate(&stranger, VALID),
+                "its issuer is not known there, or the chain is incomplete (TLS alert UnknownCA)",
+            ),
             (with_certificate(&PKI.root, EXPIRED), "it has expired (TLS alert CertificateExpired)"),
         ] {
             let answer = refused(connect(&dialer, port, PATIENT).await);
             let body = format!("{{\"message\":\"the peer refuses our client certificate: {about}\"}}");
-            assert_eq!((answer.status, answer.connack, String::from_utf8(answer.body).unwrap()), (401, None, body), "{version:?}");
+            assert_eq!(
+                (answer.status, answer.connack, String::from_utf8(answer.body).unwrap()),
+                (401, None, body),
+                "{version:?}"
+            );
         }
     }
 }
