@@ -9,6 +9,7 @@ pub mod blame;
 pub mod clock;
 pub mod protocol;
 pub mod config;
+pub mod identity;
 pub mod transcript;
 pub mod tls;
 pub mod attestation;
