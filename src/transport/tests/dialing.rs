@@ -13,7 +13,8 @@ async fn dial(dialer: &Dialer, port: u16) -> Result<dial::Stream, Failure> {
 }
 
 fn through(port: u16, credentials_file: Option<PathBuf>) -> Dialer {
-    let proxy = Proxy { host: "127.0.0.1".parse().unwrap(), port, credentials_file, except: Vec::new() };
+    let credentials = credentials_file.map(ProxyCredentials::File);
+    let proxy = Proxy { host: "127.0.0.1".parse().unwrap(), port, credentials, except: Vec::new() };
     Dialer { proxy: Some(proxy), ..dialer() }
 }
 
@@ -66,7 +67,7 @@ async fn both_versions_of_tls_are_spoken() {
     for version in [&TLS12, &TLS13] {
         let port = tls_peer_with(tls::tests::server(&chain, &PKI.key.pkcs8_pem(), None, &[version]), silence).await;
         let stream = dial(&dialer(), port).await.unwrap();
-        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version()));
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
         assert!(stream.get_ref().0.nodelay().unwrap());
     }
 }
@@ -185,7 +186,7 @@ async fn proxy_credentials_are_for_few_eyes_and_in_one_form() {
 fn no_proxy_takes_names_domains_addresses_and_networks() {
     let excepted = |entry: &str, host: &str| {
         let proxy =
-            Proxy { host: localhost(), port: 3128, credentials_file: None, except: vec!["nothing".to_owned(), entry.to_owned()] };
+            Proxy { host: localhost(), port: 3128, credentials: None, except: vec!["nothing".to_owned(), entry.to_owned()] };
         is_excepted(&proxy, &host.parse().unwrap())
     };
     for (entry, host) in [
