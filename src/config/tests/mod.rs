@@ -3,6 +3,7 @@
 mod combinations;
 mod environment;
 mod layering;
+mod shipped;
 mod shown;
 mod values;
 mod whole;
