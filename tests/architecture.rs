@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 const CONFINED: &[(&str, &[&str])] = &[
     ("rumqttc", &["transport/mqtt.rs"]),
     ("hyper", &["transport/https.rs"]),
-    ("tungstenite", &["transport/mqtt.rs", "transport/websocket.rs"]),
+    ("tungstenite", &["transport/websocket.rs", "transport/tests/websocket.rs"]),
     ("ring", &["tls.rs"]),
     ("clap", &["cli/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["cli/output.rs"]),
-    ("x509_cert", &["attestation/x509.rs", "record.rs"]),
+    ("x509_cert", &["attestation/x509.rs", "record.rs", "tls.rs"]),
     ("hmac", &["attestation/symmetric_key.rs", "identity.rs", "identity/"]),
 ];
 
