@@ -1,5 +1,6 @@
 //! The proxy between us and the service: from the configuration, else from the environment that every other program obeys.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -119,7 +120,9 @@ fn covers(exception: &str, host: &HostName, port: u16) -> bool {
     };
     let name = name.trim_start_matches("*.").trim_start_matches('.').trim_matches(['[', ']']).to_ascii_lowercase();
     let host = host.as_str().to_ascii_lowercase();
-    let under = host.strip_suffix(&name).is_some_and(|rest| !name.is_empty() && (rest.is_empty() || rest.ends_with('.')));
+    // Names go from right to left, addresses do not: 0.0.1 is nothing above 10.0.0.1.
+    let is_parent = |rest: &str| rest.ends_with('.') && host.parse::<IpAddr>().is_err();
+    let under = !name.is_empty() && host.strip_suffix(&name).is_some_and(|rest| rest.is_empty() || is_parent(rest));
     (name == "*" || under) && only_port.is_none_or(|only| only == port)
 }
 
@@ -183,7 +186,8 @@ fn unescaped(user: &str) -> Result<Secret<String>, &'static str> {
     if !user.contains(':') {
         bytes.push(b':');
     }
-    let text = String::from_utf8(bytes).map_err(|_| "has a user name or password that is not UTF-8")?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| "has a user name or password that is not UTF-8; write its bytes as UTF-8, percent-encoded")?;
     Ok(Secret::new(text))
 }
 

@@ -1,2 +1,64 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands: `cargo xtask demo`, `test`, `judges` and `bench`.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program for the developer's machine: it measures time and waits, and no test of it needs another clock"
+)]
+
+mod bench;
+mod credentials;
+mod demo;
+mod emulator;
+mod hub;
+mod judges;
+mod loopback;
+mod machine;
+mod say;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+/// What a step of ours comes to; an error is text for the person at the terminal.
+pub type Done<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+  demo                     register three gateways with an emulated service, and send a message as each of them
+  test                     everything: cargo test, then the SDK clients against the emulator
+  judges [NAME…]           only the SDK clients; NAME picks the cases whose names contain it
+  bench [--write] [--pairs N] [--only PART…]
+                           measure the agent next to the SDK clients; --write puts the table into docs/performance.md
+                           parts: speed round-trips instructions size
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            say::trouble(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Done<ExitCode> {
+    let (command, rest) = arguments.split_first().map_or(("", arguments), |(first, rest)| (first.as_str(), rest));
+    match command {
+        "demo" => demo::run().map(|()| ExitCode::SUCCESS),
+        "test" => test::run(),
+        "judges" => judges::run(rest),
+        judges::INSIDE => judges::run_inside(rest),
+        "bench" => bench::run(rest),
+        bench::INSIDE => bench::run_inside(rest).map(|()| ExitCode::SUCCESS),
+        "" | "help" | "-h" | "--help" => {
+            print!("{USAGE}");
+            Ok(if command.is_empty() { ExitCode::from(64) } else { ExitCode::SUCCESS })
+        }
+        unknown => {
+            eprint!("cargo xtask: there is no command {unknown:?}\n\n{USAGE}");
+            Ok(ExitCode::from(64))
+        }
+    }
+}

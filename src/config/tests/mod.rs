@@ -1,6 +1,7 @@
 //! Configurations in texts: what the tables of broken and whole ones share.
 
 mod combinations;
+mod environment;
 mod layering;
 mod shown;
 mod values;

@@ -1,0 +1,110 @@
+//! `cargo xtask bench`: the agent next to Microsoft's Python and Node SDK clients, in the same run on the same CPU against the same
+//! emulator, on a private loopback.
+
+mod contestant;
+mod instructions;
+mod process;
+mod relay;
+mod report;
+mod round_trips;
+mod speed;
+
+use std::path::Path;
+
+use crate::judges::sdk;
+use crate::machine::{self, Need};
+use crate::workspace::{self, Profile, Programs, Scratch};
+use crate::{Done, loopback, say};
+use report::{Report, Table};
+
+/// The hidden command that measures, on a private loopback.
+pub const INSIDE: &str = "bench-inside";
+
+const PARTS: [&str; 4] = ["speed", "round-trips", "instructions", "size"];
+
+/// What the command line asks for.
+#[derive(Debug)]
+struct Wish {
+    write: bool,
+    pairs: usize,
+    parts: Vec<String>,
+}
+
+/// `cargo xtask bench [--write] [--pairs N] [--only PART…]`.
+pub fn run(arguments: &[String]) -> Done<std::process::ExitCode> {
+    Wish::parse(arguments)?;
+    machine::prepare(&[
+        Need::Compiler,
+        Need::Iproute,
+        Need::Node,
+        Need::Openssl,
+        Need::Python,
+        Need::Strace,
+        Need::Unshare,
+        Need::Valgrind,
+    ])?;
+    sdk::install()?;
+    let programs = workspace::build(Profile::Release)?;
+    let mut inside = vec![INSIDE.to_owned()];
+    inside.extend([&programs.agent, &programs.emulator].map(|program| program.to_string_lossy().into_owned()));
+    inside.extend_from_slice(arguments);
+    let status = loopback::ourselves(&inside)?.status()?;
+    Ok(if status.success() { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
+}
+
+/// The measurements themselves: the agent's and the emulator's path, then the arguments of `bench`.
+pub fn run_inside(arguments: &[String]) -> Done {
+    let [agent, emulator, rest @ ..] = arguments else { return Err("an agent and an emulator, please".into()) };
+    let wish = Wish::parse(rest)?;
+    let programs = Programs { agent: agent.into(), emulator: emulator.into() };
+    let scratch = Scratch::new("bench")?;
+    let mut report = Report::new(rest);
+    for part in &wish.parts {
+        let table = measure(part, &wish, &programs, scratch.path())?;
+        table.print();
+        report.add(table);
+    }
+    if wish.write {
+        let file = workspace::root().join("docs/performance.md");
+        std::fs::write(&file, report.markdown())?;
+        say::heading(&format!("Written to {}", file.display()));
+    }
+    Ok(())
+}
+
+fn measure(part: &str, wish: &Wish, programs: &Programs, directory: &Path) -> Done<Table> {
+    match part {
+        "speed" => speed::measure(programs, wish.pairs, directory),
+        "round-trips" => round_trips::measure(programs, directory),
+        "instructions" => instructions::measure(programs, directory),
+        _ => size(&programs.agent),
+    }
+}
+
+fn size(agent: &Path) -> Done<Table> {
+    let bytes = std::fs::metadata(agent)?.len();
+    let row = vec!["dps-agent, x86-64, without TPM".to_owned(), bytes.to_string(), "3145728".to_owned()];
+    Ok(Table { title: "Size of the stripped release binary", note: "", headings: &["binary", "bytes", "limit"], rows: vec![row] })
+}
+
+impl Wish {
+    fn parse(arguments: &[String]) -> Done<Self> {
+        let mut wish = Self { write: false, pairs: 20, parts: Vec::new() };
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match argument.as_str() {
+                "--write" => wish.write = true,
+                "--pairs" => wish.pairs = rest.next().and_then(|count| count.parse().ok()).ok_or("--pairs wants a number")?,
+                "--only" => wish.parts = rest.by_ref().cloned().collect(),
+                other => return Err(format!("bench knows no {other:?}; see cargo xtask help").into()),
+            }
+        }
+        if let Some(unknown) = wish.parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+            return Err(format!("there is no part {unknown:?}; there are: {}", PARTS.join(" ")).into());
+        }
+        if wish.parts.is_empty() {
+            wish.parts = PARTS.map(str::to_owned).to_vec();
+        }
+        Ok(wish)
+    }
+}

@@ -1,0 +1,170 @@
+//! `cargo xtask demo`: three gateways register with an emulated service, and each sends a message to its hub.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::credentials::{self, Authority};
+use crate::emulator::{Emulator, ID_SCOPE, Plan};
+use crate::hub::{self, Credential, Hub};
+use crate::machine::{self, Need};
+use crate::workspace::{self, Profile, Programs, Scratch};
+use crate::{Done, say};
+
+const MESSAGE: &str = r#"{"temperature":21.5}"#;
+
+/// A gateway with its registration ID, transport and credential.
+struct Gateway {
+    name: &'static str,
+    transport: &'static str,
+    credential: Credential,
+}
+
+/// The agent's configuration for one gateway, wherever the service is.
+#[derive(Debug)]
+pub struct AgentConfig<'a> {
+    pub registration_id: &'a str,
+    pub transport: &'a str,
+    pub ports: (u16, u16),
+    pub roots: &'a Path,
+    pub verify: &'a str,
+}
+
+/// # Errors
+/// If anything does not go as a visitor should see it.
+pub fn run() -> Done {
+    machine::prepare(&[Need::Compiler, Need::Openssl])?;
+    let programs = workspace::build(Profile::Dev)?;
+    let began = Instant::now();
+    let scratch = Scratch::new("demo")?;
+    show(&programs, scratch.path())?;
+    say::heading(&format!("Done in {:.1} s", began.elapsed().as_secs_f64()));
+    say::step("Three gateways knew an ID scope, a registration ID and their own credential; they learned their hub and used it.");
+    say::step(&format!(
+        "Keys, configurations, records and the emulator's transcript were in {}, which is",
+        scratch.path().display()
+    ));
+    say::step("removed now. README.md says how to point the agent at your own DPS.");
+    Ok(())
+}
+
+fn show(programs: &Programs, directory: &Path) -> Done {
+    say::heading("Starting the emulated Device Provisioning Service and IoT Hub");
+    let authority = Authority::new(&directory.join("gateway-ca"))?;
+    let gateways = gateways(&authority)?;
+    let emulator = Emulator::start(&programs.emulator, &plan(&gateways, &authority), directory)?;
+    say::step(&format!("MQTT on localhost:{}, WebSocket and HTTPS on localhost:{}", emulator.mqtt_port, emulator.https_port));
+    say::step(&format!("files       {}", directory.display()));
+    for gateway in &gateways {
+        register(gateway, programs, &emulator, directory)?;
+    }
+    Ok(())
+}
+
+fn gateways(authority: &Authority) -> Done<Vec<Gateway>> {
+    let x509 = |name| authority.issue(name, 1).map(Credential::X509);
+    Ok(vec![
+        Gateway { name: "gw-0001", transport: "mqtt", credential: Credential::SymmetricKey(credentials::symmetric_key()?) },
+        Gateway { name: "gw-0002", transport: "mqtt-ws", credential: x509("gw-0002")? },
+        Gateway { name: "gw-0003", transport: "https", credential: x509("gw-0003")? },
+    ])
+}
+
+fn plan(gateways: &[Gateway], authority: &Authority) -> Plan {
+    let plan = Plan::on_ports(0, 0).x509_group("factory-ca", &authority.certificate(), "");
+    gateways.iter().fold(plan, |plan, gateway| match &gateway.credential {
+        Credential::SymmetricKey(key) => plan.symmetric_key(gateway.name, key, ""),
+        Credential::X509(_) => plan,
+    })
+}
+
+fn register(gateway: &Gateway, programs: &Programs, emulator: &Emulator, directory: &Path) -> Done {
+    let kind = match gateway.credential {
+        Credential::SymmetricKey(_) => "symmetric key",
+        Credential::X509(_) => "X.509 certificate",
+    };
+    say::heading(&format!("Gateway {}: {kind}, over {}", gateway.name, spoken(gateway.transport)));
+    let home = directory.join(gateway.name);
+    let roots = emulator.roots();
+    let config = AgentConfig {
+        registration_id: gateway.name,
+        transport: gateway.transport,
+        ports: (emulator.mqtt_port, emulator.https_port),
+        roots: &roots,
+        verify: "on-change",
+    };
+    let file = config.write(&gateway.credential, &home)?;
+    say::step(&format!("running     dps-agent provision --json --config {}", file.display()));
+    let began = Instant::now();
+    let assignment = provision(&programs.agent, &file)?;
+    let text = |name: &str| assignment[name].as_str().unwrap_or("-").to_owned();
+    let (hub, device) = (text("assignedHub"), text("deviceId"));
+    say::step(&format!(
+        "assigned    hub {hub}, device {device} ({}), in {:.1} s",
+        text("substatus"),
+        began.elapsed().as_secs_f64()
+    ));
+    say::step(&format!("proof       {}", text("proof")));
+    let way = Hub { host: &hub, port: emulator.mqtt_port, roots };
+    hub::send(&way, &device, &gateway.credential, MESSAGE)?;
+    if !emulator.recorded(gateway.name, "> hub publish")? {
+        return Err(format!("the hub acknowledged {device}'s message, but its transcript does not have it").into());
+    }
+    say::step(&format!("message     {MESSAGE} sent with the same credential, arrived at the hub"));
+    Ok(())
+}
+
+/// Runs the agent once and reads what it prints.
+fn provision(agent: &Path, config: &Path) -> Done<Value> {
+    let mut command = Command::new(agent);
+    command.args(["provision", "--json", "--timeout", "30s", "--config"]).arg(config).env("NO_PROXY", "localhost");
+    let output = command.output()?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("dps-agent ended with {}\n{printed}\n{said}", output.status).into());
+    }
+    Ok(serde_json::from_str(&printed)?)
+}
+
+fn spoken(transport: &str) -> &str {
+    match transport {
+        "mqtt" => "MQTT",
+        "mqtt-ws" => "MQTT on WebSocket",
+        _ => "HTTPS",
+    }
+}
+
+impl AgentConfig<'_> {
+    /// Writes configuration and key into `home`, where the agent's state and runtime directories will be too.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, credential: &Credential, home: &Path) -> Done<std::path::PathBuf> {
+        std::fs::create_dir_all(home)?;
+        let attestation = match credential {
+            Credential::SymmetricKey(key) => {
+                let file = home.join("device.key");
+                credentials::write_secret(&file, key)?;
+                format!("method = \"symmetric-key\"\nregistration_id = {:?}\nkey_file = {file:?}\n", self.registration_id)
+            }
+            Credential::X509(own) => {
+                format!("method = \"x509\"\ncertificate_file = {:?}\nprivate_key_file = {:?}\n", own.certificate, own.private_key)
+            }
+        };
+        let (mqtt, https) = self.ports;
+        let ports = format!("mqtt_port = {mqtt}\nhttps_port = {https}\n");
+        let config = home.join("config.toml");
+        let dps = format!(
+            "[dps]\nhost = \"localhost\"\nid_scope = {ID_SCOPE:?}\ntransport = {:?}\nca_file = {:?}\nca_only = true\n{ports}",
+            self.transport, self.roots
+        );
+        let hub = format!("[hub]\nverify = {:?}\n{ports}", self.verify);
+        let directories =
+            format!("[state]\ndirectory = {:?}\n[runtime]\ndirectory = {:?}\n", home.join("state"), home.join("run"));
+        std::fs::write(&config, format!("{dps}\n[attestation]\n{attestation}\n{hub}\n{directories}"))?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,101 @@
+//! Clients that we did not write judge the emulator: Microsoft's Python and Node device SDKs must register with it unmodified, and
+//! must be refused where the service would refuse them.
+
+mod case;
+pub mod sdk;
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::emulator::Emulator;
+use crate::machine::{self, Need};
+use crate::workspace::{self, Profile, Scratch};
+use crate::{Done, loopback, say};
+use case::Case;
+
+/// The hidden command that runs one case on a private loopback.
+pub const INSIDE: &str = "judge-inside";
+
+/// How many cases passed and failed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    pub passed: usize,
+    pub failed: usize,
+}
+
+/// `cargo xtask judges [NAME…]`.
+pub fn run(names: &[String]) -> Done<ExitCode> {
+    let totals = judge(names)?;
+    println!("\n{} passed, {} failed", totals.passed, totals.failed);
+    Ok(if totals.failed == 0 && totals.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the cases whose names contain one of `names`, or all; each on a loopback of its own, two at a time.
+///
+/// # Errors
+/// If the cases cannot be run at all.
+pub fn judge(names: &[String]) -> Done<Totals> {
+    machine::prepare(&[Need::Compiler, Need::Iproute, Need::Node, Need::Openssl, Need::Python, Need::Unshare])?;
+    sdk::install()?;
+    say::heading("Building the emulator");
+    let emulator = workspace::binary("dps-emulator", Profile::Dev)?;
+    let cases: Vec<Case> = case::all().into_iter().filter(|case| case.is_called(names)).collect();
+    say::heading(&format!("{} cases with SDK clients, each on a private loopback", cases.len()));
+    let rows = in_parallel(&cases, &emulator.to_string_lossy());
+    say::heading("SDK clients against the emulator");
+    say::table(&["result", "sdk", "transport", "attestation", "case", "time", "what happened"], &rows);
+    let passed = rows.iter().filter(|row| row.first().is_some_and(|result| result == "pass")).count();
+    Ok(Totals { passed, failed: rows.len() - passed })
+}
+
+/// One case, already on its private loopback: prints what happened.
+pub fn run_inside(arguments: &[String]) -> Done<ExitCode> {
+    let [emulator, name] = arguments else { return Err("an emulator and a case, please".into()) };
+    let case = case::all().into_iter().find(|case| case.name() == *name).ok_or_else(|| format!("no case {name:?}"))?;
+    let scratch = Scratch::new("judge")?;
+    let certificates = case.credentials(scratch.path())?;
+    let emulator = Emulator::start(emulator.as_ref(), &case.plan(&certificates), scratch.path())?;
+    let verdict = case.run(&certificates, &emulator, scratch.path())?;
+    println!("{}", verdict.as_ref().unwrap_or_else(|failure| failure));
+    if verdict.is_err() {
+        eprintln!("---- {name}: the emulator's transcript\n{}----", emulator.whole_transcript()?);
+    }
+    Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn in_parallel(cases: &[Case], emulator: &str) -> Vec<Vec<String>> {
+    let next = Mutex::new(cases.iter().enumerate());
+    let rows = Mutex::new(vec![Vec::new(); cases.len()]);
+    let take = || next.lock().ok().and_then(|mut cases| cases.next());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((index, case)) = take() {
+                    let row = row(case, emulator);
+                    say::step(&format!("{} {}", row[0], case.name()));
+                    if let Some(slot) = rows.lock().ok().as_mut().and_then(|rows| rows.get_mut(index)) {
+                        *slot = row;
+                    }
+                }
+            });
+        }
+    });
+    rows.into_inner().unwrap_or_default()
+}
+
+fn row(case: &Case, emulator: &str) -> Vec<String> {
+    let began = Instant::now();
+    let arguments = [INSIDE.to_owned(), emulator.to_owned(), case.name()];
+    let output =
+        loopback::ourselves(&arguments).and_then(|mut command| Ok(command.stderr(std::process::Stdio::inherit()).output()?));
+    let (passed, said) = match output {
+        Ok(output) => (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        Err(error) => (false, error.to_string()),
+    };
+    let result = if passed { "pass" } else { "FAIL" };
+    let mut row = vec![result.to_owned()];
+    row.extend(case.columns());
+    row.extend([format!("{:.1} s", began.elapsed().as_secs_f64()), said]);
+    row
+}

@@ -1,0 +1,124 @@
+//! Knows which programs the commands need and how Debian calls the packages that bring them.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::{Done, say};
+
+/// Something that must be on this machine.
+#[derive(Debug, Clone, Copy)]
+pub enum Need {
+    Compiler,
+    Iproute,
+    Node,
+    Openssl,
+    Python,
+    Strace,
+    Unshare,
+    Valgrind,
+}
+
+impl Need {
+    /// Debian's package, and what we need it for.
+    fn package(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
+            Self::Iproute => ("iproute2", "brings up the private loopback"),
+            Self::Node => ("npm", "installs and runs the Node SDK"),
+            Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
+            Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
+            Self::Strace => ("strace", "kills the agent at each write, in the tests of its record"),
+            Self::Unshare => ("util-linux", "gives the SDKs, which know only ports 8883 and 443, a loopback of their own"),
+            Self::Valgrind => ("valgrind", "counts instructions"),
+        }
+    }
+
+    fn is_met(self) -> bool {
+        match self {
+            Self::Compiler => on_path("cc").is_some(),
+            Self::Iproute => on_path("ip").is_some(),
+            Self::Node => on_path("node").is_some() && on_path("npm").is_some(),
+            Self::Openssl => on_path("openssl").is_some(),
+            Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),
+            Self::Strace => on_path("strace").is_some(),
+            Self::Unshare => on_path("unshare").is_some() && on_path("taskset").is_some(),
+            Self::Valgrind => on_path("valgrind").is_some(),
+        }
+    }
+}
+
+/// Installs whatever of `needs` is missing, saying what and why; quick when nothing is.
+///
+/// # Errors
+/// If apt-get fails, or what it installed does not meet the need.
+pub fn prepare(needs: &[Need]) -> Done {
+    let missing: Vec<Need> = needs.iter().copied().filter(|need| !need.is_met()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    say::heading("This machine lacks");
+    for need in &missing {
+        let (package, reason) = need.package();
+        say::step(&format!("{package}: {reason}"));
+    }
+    install(&missing)?;
+    match missing.iter().find(|need| !need.is_met()) {
+        None => Ok(()),
+        Some(need) => Err(format!("{need:?} is still missing although apt-get installed {}", need.package().0).into()),
+    }
+}
+
+fn install(missing: &[Need]) -> Done {
+    let packages: Vec<&str> = missing.iter().flat_map(|need| need.package().0.split(' ')).collect();
+    say::step("apt-get update");
+    // A third-party source that is down must not stop us: the packages we want are Debian's.
+    if !as_root("apt-get")?.args(["-qq", "update"]).status()?.success() {
+        say::step("apt-get update had errors, going on with the lists that are there");
+    }
+    say::step(&format!("apt-get install {}", packages.join(" ")));
+    let mut install = as_root("apt-get")?;
+    install.args(["-qq", "-y", "--no-install-recommends", "install"]).args(&packages).stdout(Stdio::null());
+    if install.status()?.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "apt-get could not install {}; install what brings the programs by other means and start again",
+        packages.join(" ")
+    )
+    .into())
+}
+
+/// `program`, to be run by root: through sudo if we are not.
+///
+/// # Errors
+/// If we are not root and there is no sudo.
+pub fn as_root(program: &str) -> Done<Command> {
+    if is_root() {
+        return Ok(Command::new(program));
+    }
+    if on_path("sudo").is_none() {
+        return Err(format!("{program} must be run by root, and there is no sudo here: run this command as root").into());
+    }
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    Ok(command)
+}
+
+/// Whether this process has root's user ID.
+pub fn is_root() -> bool {
+    let answer = Command::new("id").arg("-u").output();
+    answer.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// Whether `program` with `arguments` ends well; what it prints is dropped.
+pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    // The system's own directories are not on every user's path.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories.map(|directory| directory.join(program)).find(|file| file.is_file())
+}

@@ -1,0 +1,63 @@
+//! `cargo xtask test`: everything that says whether the programs are right.
+
+use std::io::{BufRead, BufReader};
+use std::process::{ExitCode, Stdio};
+
+use crate::judges::{self, Totals};
+use crate::machine::{self, Need};
+use crate::{Done, say, workspace};
+
+/// Runs `cargo test` and the SDK judges, and adds up what passed and failed.
+pub fn run() -> Done<ExitCode> {
+    machine::prepare(&[Need::Compiler, Need::Iproute, Need::Node, Need::Openssl, Need::Python, Need::Strace, Need::Unshare])?;
+    let tests = cargo_test()?;
+    let judges = judges::judge(&[]).unwrap_or_else(|error| {
+        say::trouble(&error.to_string());
+        Totals { passed: 0, failed: 1 }
+    });
+    say::heading("Totals");
+    say::step(&format!("cargo test   {} passed, {} failed", tests.passed, tests.failed));
+    say::step(&format!("SDK clients  {} passed, {} failed", judges.passed, judges.failed));
+    let failed = tests.failed + judges.failed;
+    println!("\n{} passed, {failed} failed", tests.passed + judges.passed);
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn cargo_test() -> Done<Totals> {
+    say::heading("cargo test --workspace");
+    let mut command = workspace::cargo();
+    let mut child = command.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped()).spawn()?;
+    let mut totals = Totals::default();
+    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
+        let line = line?;
+        println!("{line}");
+        if let Some(result) = parse(&line) {
+            totals = Totals { passed: totals.passed + result.passed, failed: totals.failed + result.failed };
+        }
+    }
+    // What does not compile fails without a result line.
+    if !child.wait()?.success() && totals.failed == 0 {
+        totals.failed = 1;
+    }
+    Ok(totals)
+}
+
+/// Reads libtest's `test result: ok. 5 passed; 0 failed; …`.
+fn parse(line: &str) -> Option<Totals> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |word| counts.split("; ").find_map(|part| part.strip_suffix(word)?.trim().parse().ok());
+    Some(Totals { passed: count(" passed")?, failed: count(" failed")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn result_lines_of_libtest_are_counted_and_others_are_not() {
+        let counts = |line| parse(line).map(|totals| (totals.passed, totals.failed));
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.01s";
+        assert_eq!(counts(line), Some((12, 3)));
+        assert_eq!(counts("test result_lines ... ok"), None);
+    }
+}

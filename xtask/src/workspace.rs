@@ -1,0 +1,91 @@
+//! Where things are in the checkout, and how its programs are built.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::{Done, say};
+
+/// The programs that the commands run.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    pub agent: PathBuf,
+    pub emulator: PathBuf,
+}
+
+/// Which of Cargo's profiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    Dev,
+    Release,
+}
+
+/// The top of the checkout.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Builds agent and emulator with progress on the terminal.
+///
+/// # Errors
+/// If one does not compile.
+pub fn build(profile: Profile) -> Done<Programs> {
+    say::heading(match profile {
+        Profile::Dev => "Building agent and emulator",
+        Profile::Release => "Building agent and emulator for release (takes minutes the first time)",
+    });
+    Ok(Programs { agent: binary("dps-agent", profile)?, emulator: binary("dps-emulator", profile)? })
+}
+
+/// Builds one program and returns the path that Cargo reports for it.
+pub fn binary(package: &str, profile: Profile) -> Done<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--package", package, "--bin", package, "--message-format=json-render-diagnostics"]);
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
+    let output = build.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("{package} does not build").into());
+    }
+    let messages =
+        output.stdout.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+    let built = messages.filter(|message| message["target"]["name"] == package);
+    let executable = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
+    executable.ok_or_else(|| format!("Cargo does not say where it put {package}").into())
+}
+
+/// The Cargo that started us, at the top of the checkout.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// An empty directory of ours under the system's temporary directory, removed when dropped.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// # Errors
+    /// If it cannot be created.
+    pub fn new(name: &str) -> Done<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        let path = std::env::temp_dir().join(format!("dps-{name}-{}", std::process::id()));
+        let _leftover = std::fs::remove_dir_all(&path);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| format!("cannot create {}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _nothing_to_do_about_it = std::fs::remove_dir_all(&self.0);
+    }
+}
