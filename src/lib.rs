@@ -10,7 +10,6 @@ pub mod clock;
 pub mod files;
 pub mod protocol;
 pub mod config;
-pub mod identity;
 pub mod transcript;
 pub mod record;
 pub mod tls;
