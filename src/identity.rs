@@ -20,6 +20,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use thiserror::Error;
 
+use crate::blame::Blame;
 use crate::config::{IdentitySource, RegistrationIdSource};
 use crate::id::{InvalidId, RegistrationId};
 
@@ -117,6 +118,13 @@ pub enum IdentityError {
         /// The certificate's, shortened.
         common_name: String,
     },
+}
+
+impl IdentityError {
+    /// Whom to blame: what names the machine is the configuration's choice.
+    pub fn blame(&self) -> Blame {
+        Blame::Configuration
+    }
 }
 
 /// The registration ID, from files below `root`, which is `/` but in tests.
