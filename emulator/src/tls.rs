@@ -9,7 +9,7 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Why the listeners have no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +42,14 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub(crate) fn new(config: &config::Service, hubs: &[String]) -> Result<Self, TlsError> {
-        let key = match config.server_key {
-            ServerKey::Rsa => rsa_key(&SERVER_KEY)?,
-            ServerKey::Ecdsa => Key::generate(Algorithm::EcP256)?,
+        let new_key = || match config.server_key {
+            ServerKey::Rsa => rsa_key(),
+            ServerKey::Ecdsa => Key::generate(Algorithm::EcP256),
         };
+        let key = new_key()?;
         let ca = match &config.own_ca {
             Some((certificate, key)) => Authority::read(&read(certificate)?, &read(key)?)?,
-            None => throw_away(rsa_key(&CA_KEY)?)?,
+            None => throw_away(new_key()?)?,
         };
         let chain = chain(config, hubs, &ca, &key)?;
         Ok(Self {
@@ -58,16 +59,17 @@ impl Identity {
     }
 }
 
-/// RSA keys take long to make, so that all emulators of a process share theirs.
-static SERVER_KEY: OnceLock<Key> = OnceLock::new();
-static CA_KEY: OnceLock<Key> = OnceLock::new();
-
-fn rsa_key(place: &OnceLock<Key>) -> Result<Key, PkiError> {
-    if let Some(key) = place.get() {
+/// An RSA key takes up to a second or two to make: there is one in a process, for all its servers and for their CAs.
+/// Nobody has to be protected by them, and the chain is all RSA, as the service's is.
+fn rsa_key() -> Result<Key, PkiError> {
+    static KEY: OnceLock<Key> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(key) = KEY.get() {
         return key.copy();
     }
     let key = Key::generate(Algorithm::Rsa2048)?;
-    place.get_or_init(|| key).copy()
+    KEY.get_or_init(|| key).copy()
 }
 
 /// Each has its own name: with a shared key, one emulator's CA must not vouch for another emulator.

@@ -8,6 +8,7 @@ use crate::fault::Fault;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -32,28 +33,17 @@ pub(super) fn read(text: &str) -> Result<Config, (String, Option<usize>)> {
             error.span().map(|span| span.start),
         )
     })?;
+    let mut known = HashSet::new();
     let enrollments = raw
         .enrollment
         .into_iter()
-        .map(|table| at(table, Enrollment::try_from))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|table| at(table, |table| once(&mut known, table.try_into()?)));
+    let enrollments = enrollments.collect::<Result<Vec<_>, _>>()?;
     let groups = raw
         .group
         .into_iter()
         .map(|table| at(table, Group::try_from))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut known = std::collections::HashSet::new();
-    for enrollment in &enrollments {
-        if !known.insert(enrollment.registration_id.to_lowercase()) {
-            return Err((
-                format!(
-                    "registration_id \"{}\" is there twice",
-                    enrollment.registration_id
-                ),
-                None,
-            ));
-        }
-    }
     let service = at(raw.service, Service::try_from)?;
     Ok(Config {
         service,
@@ -64,10 +54,22 @@ pub(super) fn read(text: &str) -> Result<Config, (String, Option<usize>)> {
 
 fn at<R, T>(
     table: Spanned<R>,
-    check: impl Fn(R) -> Result<T, Wrong>,
+    check: impl FnOnce(R) -> Result<T, Wrong>,
 ) -> Result<T, (String, Option<usize>)> {
     let start = table.span().start;
     check(table.into_inner()).map_err(|wrong| (wrong.message, Some(wrong.at.unwrap_or(start))))
+}
+
+fn once(known: &mut HashSet<String>, enrollment: Enrollment) -> Result<Enrollment, Wrong> {
+    if known.insert(enrollment.registration_id.to_lowercase()) {
+        Ok(enrollment)
+    } else {
+        Err(format!(
+            "registration_id \"{}\" is there twice",
+            enrollment.registration_id
+        )
+        .into())
+    }
 }
 
 struct Wrong {
