@@ -7,7 +7,6 @@ use crate::hub::{Identity, Telemetry};
 use crate::listener::{self, Speaks};
 use crate::service::{Device, Service, State, Via};
 use crate::tls::{self, TlsError};
-use rustls::ServerConfig;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -144,7 +143,7 @@ impl Emulator {
         let listeners = [(mqtt, Speaks::Mqtt), (https, Speaks::Http)];
         let thread = Some(run(
             Arc::clone(&service),
-            identity.server,
+            identity.certificates,
             listeners,
             stopped,
         )?);
@@ -288,12 +287,18 @@ impl Emulator {
     /// # Errors
     /// When a fault is not in the notation, or there is no such device or group.
     pub fn set_faults(&self, name: &str, faults: &[&str]) -> Result<(), SetFaultsError> {
-        let faults: Vec<Fault> = faults
-            .iter()
-            .map(|text| Fault::parse(text))
-            .collect::<Result<_, _>>()
-            .map_err(SetFaultsError::Notation)?;
+        let faults = parse(faults)?;
         Ok(self.change(name, |settings| settings.faults.clone_from(&faults))?)
+    }
+
+    /// Replaces the faults of the service, which meet every device, and connections of nobody yet.
+    ///
+    /// # Errors
+    /// When a fault is not in the notation.
+    pub fn set_service_faults(&self, faults: &[&str]) -> Result<(), SetFaultsError> {
+        let faults = parse(faults)?;
+        self.service.with(|state| state.faults = faults);
+        Ok(())
     }
 
     /// Removes an enrollment. The identity at the hub stays.
@@ -347,6 +352,13 @@ impl std::fmt::Debug for Emulator {
     }
 }
 
+fn parse(faults: &[&str]) -> Result<Vec<Fault>, SetFaultsError> {
+    let faults = faults.iter().map(|text| Fault::parse(text));
+    faults
+        .collect::<Result<_, _>>()
+        .map_err(SetFaultsError::Notation)
+}
+
 fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {
     let ready = || {
         let listener = TcpListener::bind(address)?;
@@ -360,7 +372,7 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {
 /// Serves until `stopped` is told or its sender is gone; every connection ends with it.
 fn run(
     service: Arc<Service>,
-    tls: Arc<ServerConfig>,
+    tls: tls::Certificates,
     listeners: [(TcpListener, Speaks); 2],
     stopped: oneshot::Receiver<()>,
 ) -> Result<JoinHandle<()>, StartError> {
@@ -377,7 +389,7 @@ fn run(
         runtime.spawn(listener::serve(
             Arc::clone(&service),
             listener,
-            Arc::clone(&tls),
+            tls.clone(),
             speaks,
         ));
     }

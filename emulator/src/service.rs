@@ -46,7 +46,7 @@ pub(crate) struct State {
     pub(crate) devices: BTreeMap<String, Device>,
     groups: Vec<Group>,
     removed: HashSet<String>,
-    faults: Vec<Fault>,
+    pub(crate) faults: Vec<Fault>,
     pub(crate) hubs: Hubs,
     transcript: Transcript,
     /// Grows whenever something may have changed.

@@ -37,7 +37,28 @@ pub enum TlsError {
 /// What clients have to trust, and what the listeners serve with.
 pub(crate) struct Identity {
     pub(crate) ca_pem: String,
-    pub(crate) server: Arc<ServerConfig>,
+    pub(crate) certificates: Certificates,
+}
+
+/// The certificate for each client.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificates {
+    usual: Arc<ServerConfig>,
+    /// For those who ask for one of these names.
+    hub: Option<(Vec<String>, Arc<ServerConfig>)>,
+}
+
+impl Certificates {
+    /// What to serve a client with that sent this SNI.
+    pub(crate) fn serve(&self, name: Option<&str>) -> Arc<ServerConfig> {
+        let asked = |names: &[String]| {
+            name.is_some_and(|name| names.iter().any(|hub| hub.eq_ignore_ascii_case(name)))
+        };
+        match &self.hub {
+            Some((names, config)) if asked(names) => Arc::clone(config),
+            Some(_) | None => Arc::clone(&self.usual),
+        }
+    }
 }
 
 impl Identity {
@@ -51,10 +72,18 @@ impl Identity {
             Some((certificate, key)) => Authority::read(&read(certificate)?, &read(key)?)?,
             None => throw_away(new_key()?)?,
         };
-        let chain = chain(config, hubs, &ca, &key)?;
+        let serve = |fault| {
+            let chain = chain(fault, names(config, hubs), &ca, &key)?;
+            Ok::<_, TlsError>(Arc::new(server(config, &chain, key.der())?))
+        };
+        let usual = serve(config.server_certificate)?;
+        let hub = config
+            .hub_certificate
+            .map(|fault| serve(fault).map(|server| (hubs.to_vec(), server)))
+            .transpose()?;
         Ok(Self {
             ca_pem: ca.certificate_pem().to_owned(),
-            server: Arc::new(server(config, &chain, key.der())?),
+            certificates: Certificates { usual, hub },
         })
     }
 }
@@ -90,12 +119,7 @@ fn read(path: &PathBuf) -> Result<String, TlsError> {
     })
 }
 
-fn chain(
-    config: &config::Service,
-    hubs: &[String],
-    ca: &Authority,
-    key: &Key,
-) -> Result<String, PkiError> {
+fn names(config: &config::Service, hubs: &[String]) -> Vec<String> {
     let usual = [
         "localhost",
         "127.0.0.1",
@@ -107,7 +131,16 @@ fn chain(
     names.extend(hubs.iter().cloned());
     names.sort();
     names.dedup();
-    match config.server_certificate {
+    names
+}
+
+fn chain(
+    fault: ServerCertificate,
+    names: Vec<String>,
+    ca: &Authority,
+    key: &Key,
+) -> Result<String, PkiError> {
+    match fault {
         ServerCertificate::Good => ca.server(key, &names, pki::VALID),
         ServerCertificate::Expired => ca.server(key, &names, pki::EXPIRED),
         ServerCertificate::NotYetValid => ca.server(key, &names, pki::NOT_YET_VALID),

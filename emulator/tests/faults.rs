@@ -356,6 +356,9 @@ fn faults_are_used_up_and_can_be_set_anew() {
         .set_faults("gw", &["register: status 418"])
         .unwrap();
     assert_eq!([status(), status()], [418, 200]);
+    emulator.set_service_faults(&["register: drop"]).unwrap();
+    assert_eq!(https_register(&emulator).unwrap_err(), End::Closed);
+    assert!(emulator.set_service_faults(&["tcp: status 500"]).is_err());
     assert!(emulator.set_faults("gw", &["register: explode"]).is_err());
     assert!(emulator.set_faults("nobody", &[]).is_err());
 }

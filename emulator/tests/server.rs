@@ -78,6 +78,26 @@ fn faults_of_the_certificate() {
 }
 
 #[test]
+fn a_hub_can_have_a_certificate_of_its_own() {
+    let emulator = emulator("host = \"127.0.0.1\"\nhub_certificate = \"expired\"", "");
+    assert_eq!(
+        handshake(&emulator, "127.0.0.1"),
+        Ok(ProtocolVersion::TLSv1_2)
+    );
+    assert!(
+        handshake(&emulator, "localhost")
+            .unwrap_err()
+            .contains("expired")
+    );
+    let same = Config::from_toml("[service]\nid_scope = \"0ne\"\nhub_certificate = \"expired\"")
+        .unwrap_err();
+    assert!(
+        same.to_string().contains("host must differ from the hubs"),
+        "{same}"
+    );
+}
+
+#[test]
 fn two_emulators_do_not_vouch_for_each_other() {
     let (one, two) = (emulator("", ""), emulator("", ""));
     let name = "localhost".try_into().unwrap();

@@ -370,6 +370,13 @@ fn bodies_are_checked() {
     assert_eq!(status("{}"), bad);
     assert_eq!(status(r#"{"registrationId":"gw2"}"#), bad);
     assert_eq!(status(r#"{"registrationId":"gw","csr":"AAAA"}"#), bad);
+    let kinder = self::emulator(
+        "kinder = [\"skip-body\", \"skip-rid\"]",
+        &symmetric("answer = \"at-once\""),
+    );
+    let mut client = Mqtt::ready(&kinder);
+    client.publish("$dps/registrations/PUT/iotdps-register/?$rid=", 0, "{");
+    assert_eq!(client.answer().unwrap().1["status"], "assigned");
 }
 
 #[test]

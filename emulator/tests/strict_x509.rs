@@ -61,6 +61,11 @@ fn an_individual_enrollment_wants_its_own_certificate() {
     assert_eq!(https(&emulator, "gw", None), "401000");
     let other = Leaf::self_signed("gw", EC, VALID).unwrap();
     assert_eq!(mqtt(&emulator, "gw", Some(&other)), "401002");
+    let kinder = self::emulator(
+        "kinder = [\"skip-thumbprint\"]\ntls = [\"1.3\"]",
+        &individual(&leaf),
+    );
+    assert_eq!(mqtt(&kinder, "gw", Some(&other)), "assigned");
     assert_eq!(https(&emulator, "gw", Some(&other)), "401002");
     assert_eq!(mqtt(&emulator, "nobody", Some(&leaf)), "404201");
 }

@@ -106,6 +106,7 @@ struct RawService {
     tls: Option<Vec<TlsVersion>>,
     server_key: Option<ServerKey>,
     server_certificate: Option<ServerCertificate>,
+    hub_certificate: Option<ServerCertificate>,
     ca_file: Option<PathBuf>,
     ca_key_file: Option<PathBuf>,
     ca_out: Option<PathBuf>,
@@ -133,9 +134,18 @@ impl TryFrom<RawService> for Service {
             (None, None) => None,
             _ => return Err("ca_file and ca_key_file go together".to_owned().into()),
         };
+        let host = raw.host.unwrap_or_else(|| "localhost".to_owned());
+        let hubs = raw
+            .hubs
+            .filter(|hubs| !hubs.is_empty())
+            .unwrap_or_else(|| vec!["localhost".to_owned()]);
+        if raw.hub_certificate.is_some() && hubs.contains(&host) {
+            let cure = "hub_certificate is chosen by name: host must differ from the hubs, \"127.0.0.1\" for example";
+            return Err(cure.to_owned().into());
+        }
         Ok(Self {
             id_scope: raw.id_scope,
-            host: raw.host.unwrap_or_else(|| "localhost".to_owned()),
+            host,
             listen: raw.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             mqtt_port: raw.mqtt_port,
             https_port: raw.https_port,
@@ -145,12 +155,10 @@ impl TryFrom<RawService> for Service {
                 .unwrap_or_else(|| vec![TlsVersion::V12]),
             server_key: raw.server_key.unwrap_or(ServerKey::Rsa),
             server_certificate: raw.server_certificate.unwrap_or(ServerCertificate::Good),
+            hub_certificate: raw.hub_certificate,
             own_ca,
             ca_out: raw.ca_out,
-            hubs: raw
-                .hubs
-                .filter(|hubs| !hubs.is_empty())
-                .unwrap_or_else(|| vec!["localhost".to_owned()]),
+            hubs,
             transcript_file: raw.transcript_file,
             wrong_key_on_mqtt: raw.wrong_key_on_mqtt.unwrap_or(WrongKey::Response),
             api_versions: raw
