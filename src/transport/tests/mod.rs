@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::config::{Proxy, ProxyCredentials, Trust};
+use crate::config::{Proxy, Trust};
 use crate::id::HostName;
 use crate::protocol::Stage;
 
