@@ -125,3 +125,6 @@ fn refused(answer: Answer) -> Attempt {
         _ => Attempt::Refused(answer),
     }
 }
+
+#[cfg(test)]
+mod tests;
