@@ -40,10 +40,11 @@ fn world(enrollment: &str, settings: &str) -> World {
 }
 
 #[test]
-fn the_user_name_is_the_documented_one() {
-    let expected =
-        format!("Hub.example.net/gw-0001/?api-version=2021-04-12&DeviceClientType=dps-agent%2F{}", env!("CARGO_PKG_VERSION"));
-    assert_eq!(user_name(&assignment("Hub.example.net")), expected);
+fn connect_is_the_documented_one_and_spares_the_queue() {
+    let hello = hello(&assignment("Hub.example.net"), None);
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = format!("Hub.example.net/gw-0001/?api-version=2021-04-12&DeviceClientType=dps-agent%2F{version}");
+    assert_eq!((&*hello.client_id, hello.user_name, hello.clean_session), ("gw-0001", expected, false));
 }
 
 #[tokio::test]
