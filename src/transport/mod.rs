@@ -248,4 +248,4 @@ impl Opened {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
