@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use thiserror::Error;
 
 use crate::blame::Blame;
@@ -63,6 +64,11 @@ pub fn probe_directory(path: &Path) -> Result<(), FileError> {
     let unwritable = |source| FileError::Unwritable { path: probe.clone(), source };
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe).map_err(unwritable)?;
     fs::remove_file(&probe).map_err(unwritable)
+}
+
+/// Whether this user could make a file in the directory. Changes nothing, so a full disk is not noticed.
+pub fn can_create_in(directory: &Path) -> io::Result<()> {
+    access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
 }
 
 /// Replaces the file as a whole: a new file beside it, fsync, rename, fsync of the directory.
