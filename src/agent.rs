@@ -10,9 +10,10 @@ use crate::attestation::Attestation;
 use crate::blame::Blame;
 use crate::campaign::Campaign;
 use crate::clock::Clock;
-use crate::config::{Config, Payload, Verify};
+use crate::config::{Config, Payload, Profile, RegistrationIdSource, Verify};
 use crate::failure::Failure;
 use crate::files;
+use crate::id::RegistrationId;
 use crate::progress::Progress;
 use crate::proof::{Attempt, Proof};
 use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
@@ -58,6 +59,7 @@ impl Agent {
     pub fn open(config: Config, surroundings: Surroundings) -> Result<Self, Failure> {
         let Surroundings { root, credentials, transcript, progress } = surroundings;
         let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref())?;
+        warn_of_disputed(&config.attestation, attestation.registration_id());
         let store = Store::new(&config.state_directory);
         let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
         let clock = Clock::with_floor(known_good);
@@ -313,6 +315,16 @@ impl Agent {
             }
             other => Ok(other?),
         }
+    }
+}
+
+/// The configuration has warned of a written ID; one that the machine gave is known only now.
+fn warn_of_disputed(profile: &Profile, id: &RegistrationId) {
+    let (Profile::SymmetricKey { registration_id: source, .. } | Profile::X509 { registration_id: source, .. }) = profile;
+    if id.is_disputed() && matches!(source, RegistrationIdSource::From { .. }) {
+        tracing::warn!(
+            "registration ID {id}: the documents of DPS disagree about such an ID; lower-case letters, digits and dashes inside are safe"
+        );
     }
 }
 

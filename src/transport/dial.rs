@@ -39,7 +39,7 @@ pub(crate) struct Dialer {
 impl Dialer {
     /// An encrypted connection to `host`, whose certificate has been checked, before the deadline.
     pub(crate) async fn dial(&self, host: &HostName, port: u16, deadline: Deadline) -> Result<Stream, Failure> {
-        let tcp = match self.proxy.as_ref().filter(|proxy| !proxy::is_excepted(proxy, host)) {
+        let tcp = match self.proxy.as_ref().filter(|proxy| proxy.serves(host, port)) {
             Some(proxy) => {
                 let credentials = proxy::credentials(proxy)?;
                 let tcp = connect(&proxy.host, proxy.port, deadline).await?;

@@ -7,7 +7,7 @@ mod https;
 mod mqtt;
 mod proxy;
 mod topic;
-mod wire;
+mod websocket;
 
 use std::time::{Duration, Instant};
 
@@ -248,4 +248,4 @@ impl Opened {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
