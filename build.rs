@@ -1,5 +1,7 @@
 //! Puts the build's date into the binary: no clock of a gateway can honestly be earlier (see `src/clock.rs`).
 
+#![expect(clippy::disallowed_methods, reason = "a build script has no clock and no configuration of its own")]
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn main() {

@@ -325,15 +325,22 @@ pub(crate) mod tests {
     use super::*;
 
     /// A server with this chain and key (PEM); with a root (PEM) it wants a client certificate below that.
-    pub(crate) fn server(chain: &str, key: &str, clients: Option<&str>, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<rustls::ServerConfig> {
+    pub(crate) fn server(
+        chain: &str,
+        key: &str,
+        clients: Option<&str>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Arc<rustls::ServerConfig> {
         let provider = Arc::new(ring::default_provider());
-        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions).unwrap();
+        let builder =
+            rustls::ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions).unwrap();
         let builder = match clients {
             None => builder.with_no_client_auth(),
             Some(root) => {
                 let mut roots = RootCertStore::empty();
                 roots.add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap()).unwrap();
-                let judge = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+                let judge =
+                    rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
                 builder.with_client_cert_verifier(judge)
             }
         };

@@ -1,4 +1,5 @@
 //! Holds the sources to the order of modules in `src/lib.rs` and each foreign crate to its files.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,12 +8,12 @@ use std::path::{Path, PathBuf};
 const CONFINED: &[(&str, &[&str])] = &[
     ("rumqttc", &["transport/mqtt.rs"]),
     ("hyper", &["transport/https.rs"]),
-    ("tungstenite", &["transport/mqtt.rs", "transport/websocket.rs"]),
+    ("tokio_tungstenite", &["transport/websocket.rs", "transport/tests/websocket.rs"]),
     ("ring", &["tls.rs"]),
     ("clap", &["cli/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["cli/output.rs"]),
-    ("x509_cert", &["attestation/x509.rs", "record.rs"]),
+    ("x509_cert", &["attestation/x509.rs", "record.rs", "tls.rs"]),
     ("hmac", &["attestation/symmetric_key.rs", "identity.rs", "identity/"]),
 ];
 
@@ -44,7 +45,8 @@ fn each_foreign_crate_stays_in_its_files() {
     for (path, text) in sources() {
         let name = path.strip_prefix(source_directory()).unwrap().to_str().unwrap().to_owned();
         for (crate_name, homes) in CONFINED {
-            if homes.iter().any(|home| name.starts_with(home)) {
+            // Fakes may be made of what they stand for.
+            if name.contains("/tests") || homes.iter().any(|home| name.starts_with(home)) {
                 continue;
             }
             for (number, line) in code_lines(&text) {

@@ -38,6 +38,6 @@ mod tls;
 mod transcript;
 
 pub use config::{Config, ConfigError};
-pub use emulator::{Emulator, SetFaultsError, StartError, UnknownDevice};
+pub use emulator::{DeviceState, Emulator, SetFaultsError, StartError, UnknownDevice};
 pub use hub::Telemetry;
 pub use tls::TlsError;

@@ -20,7 +20,7 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => return unparsed(&error, json),
     };
-    output::start_logging(matches!(cli.verb, Verb::Run));
+    output::start_logging(matches!(cli.verb, Verb::Run), environment("RUST_LOG"));
     let ended = match &cli.verb {
         Verb::Run => verbs::run(&cli).await,
         Verb::Provision(options) => verbs::provision(&cli, options).await,
@@ -29,6 +29,12 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         Verb::Config(what) => verbs::config(&cli, what),
     };
     ended.unwrap_or_else(|failure| output::failed(&failure, cli.json))
+}
+
+/// The one place that reads the environment.
+#[expect(clippy::disallowed_methods, reason = "here it is read, and from here it is passed on")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// `--help` and `--version` are answers; anything else is a usage error.

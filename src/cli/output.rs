@@ -10,10 +10,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::failure::Failure;
 
 /// Logs go to stderr. `RUST_LOG` is a list of `level` and `target=level`; without it a daemon tells more than a verb.
-pub fn start_logging(daemon: bool) {
+pub fn start_logging(daemon: bool, wanted: Option<String>) {
     let usual = if daemon { LevelFilter::INFO } else { LevelFilter::WARN };
-    let wanted = std::env::var("RUST_LOG").ok().map(|text| text.parse::<Targets>());
-    let (filter, wrong) = match wanted {
+    let (filter, wrong) = match wanted.map(|text| text.parse::<Targets>()) {
         None => (Targets::new().with_default(usual), None),
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (Targets::new().with_default(usual), Some(error)),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{self, Cli};
-use super::output;
+use super::{environment, output};
 use crate::agent::{Agent, Surroundings};
 use crate::blame::Blame;
 use crate::check::{Check, Examined, examine};
@@ -130,11 +130,6 @@ fn source(cli: &Cli) -> Source {
         Some(path) => Source::File(path.clone()),
         None => Source::System { root: PathBuf::from("/") },
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment, for configuration and credentials")]
-fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 fn surroundings(transcript: Transcript, progress: Progress) -> Surroundings {

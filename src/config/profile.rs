@@ -1,5 +1,6 @@
 //! `[attestation]`: who we are and how we prove it, with the settings of one method only.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::problem::Reported;
@@ -192,6 +193,20 @@ impl IdentitySource {
                 let near = schema::nearest(text, names).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
                 Err(format!("unknown source; write certificate-cn (with x509), {SOURCES}{near}"))
             }
+        }
+    }
+}
+
+/// As `registration_id_from` has it.
+impl fmt::Display for IdentitySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CertificateCn => f.write_str("certificate-cn"),
+            Self::DeviceTreeSerial => f.write_str("device-tree-serial"),
+            Self::DmiSerial => f.write_str("dmi-serial"),
+            Self::MachineId => f.write_str("machine-id"),
+            Self::Mac(interface) => write!(f, "mac:{interface}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
         }
     }
 }

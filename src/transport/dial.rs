@@ -43,14 +43,14 @@ impl Dialer {
         self.secure(tcp, host, port, deadline).await
     }
 
-    /// The proxy through which this host is reached, if it is not reached directly.
-    pub(crate) fn proxy_for(&self, host: &HostName) -> Option<&Proxy> {
-        self.proxy.as_ref().filter(|proxy| !proxy::is_excepted(proxy, host))
+    /// The proxy through which this port is reached, if it is not reached directly.
+    pub(crate) fn proxy_for(&self, host: &HostName, port: u16) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|proxy| proxy.serves(host, port))
     }
 
     /// The first half of [`Dialer::dial`]: a connection to `host`, through its proxy where it has one, not encrypted yet.
     pub(crate) async fn reach(&self, host: &HostName, port: u16, deadline: Deadline) -> Result<TcpStream, Lost> {
-        let Some(proxy) = self.proxy_for(host) else { return connect(host, port, deadline).await };
+        let Some(proxy) = self.proxy_for(host, port) else { return connect(host, port, deadline).await };
         let credentials = proxy::credentials(proxy)?;
         let tcp = connect(&proxy.host, proxy.port, deadline).await?;
         let name = proxy::name(proxy);

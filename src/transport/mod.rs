@@ -7,7 +7,7 @@ mod https;
 mod mqtt;
 mod proxy;
 mod topic;
-mod wire;
+mod websocket;
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ use super::deadline::Deadline;
 use super::dial::Dialer;
 use super::failure::{Failure, Peer};
 use super::topic::{self, Response};
-use super::wire::Wire;
+use super::websocket::Wire;
 use crate::id::HostName;
 use crate::protocol::wire::LARGEST_BODY;
 use crate::protocol::{Answer, Lost, Request, Stage, Via};

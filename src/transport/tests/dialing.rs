@@ -5,15 +5,20 @@ use std::os::unix::fs::PermissionsExt;
 use dps_emulator::pki::{EXPIRED, NOT_YET_VALID};
 
 use super::*;
+use crate::config::ProxyCredentials;
 use crate::transport::dial;
-use crate::transport::proxy::is_excepted;
 
 async fn dial(dialer: &Dialer, port: u16) -> Result<dial::Stream, Failure> {
     dialer.dial(&localhost(), port, within(PATIENT)).await
 }
 
 fn through(port: u16, credentials_file: Option<PathBuf>) -> Dialer {
-    let proxy = Proxy { host: "127.0.0.1".parse().unwrap(), port, credentials_file, except: Vec::new() };
+    let proxy = Proxy {
+        host: "127.0.0.1".parse().unwrap(),
+        port,
+        credentials: credentials_file.map(ProxyCredentials::File),
+        except: Vec::new(),
+    };
     Dialer { proxy: Some(proxy), ..dialer() }
 }
 
@@ -66,7 +71,7 @@ async fn both_versions_of_tls_are_spoken() {
     for version in [&TLS12, &TLS13] {
         let port = tls_peer_with(tls::tests::server(&chain, &PKI.key.pkcs8_pem(), None, &[version]), silence).await;
         let stream = dial(&dialer(), port).await.unwrap();
-        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version()));
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
         assert!(stream.get_ref().0.nodelay().unwrap());
     }
 }
@@ -137,8 +142,14 @@ async fn a_proxy_is_asked_for_the_host_and_shown_the_credentials() {
 async fn what_a_proxy_says_instead_is_told_with_the_cure() {
     let long: &'static str = Box::leak(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(20_000)).into_boxed_str());
     for (header, words) in [
-        ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "answered CONNECT localhost:8883 with 407: it wants credentials, or other ones: proxy_credentials_file names a file with user:password"),
-        ("HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno!", "answered CONNECT localhost:8883 with 403: it does not allow this host or port; many proxies allow port 443 only, which transport = \"mqtt-ws\" and \"https\" use"),
+        (
+            "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+            "answered CONNECT localhost:8883 with 407: it wants credentials, or other ones: proxy_credentials_file names a file with user:password",
+        ),
+        (
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno!",
+            "answered CONNECT localhost:8883 with 403: it does not allow this host or port; many proxies allow port 443 only, which transport = \"mqtt-ws\" and \"https\" use",
+        ),
         ("HTTP/1.1 503 Busy\r\n\r\n", "answered CONNECT localhost:8883 with 503: it cannot reach the host"),
         ("SSH-2.0-OpenSSH\r\n\r\n", "does not answer CONNECT in HTTP (invalid HTTP version): is it an HTTP proxy?"),
         ("HTTP/1.1 200 OK\r\n\r\nHello", "sent data of its own into the tunnel"),
@@ -158,57 +169,26 @@ async fn a_silent_proxy_and_one_that_hangs_up_are_told() {
     assert_eq!((stage, why), (Stage::Proxy, format!("no answer within 0.7 s from the proxy 127.0.0.1:{port}")));
     let port = peer(|mut stream| async move { drop(read_until(&mut stream, b"\r\n\r\n").await) }).await;
     let (stage, why) = unreachable_at(dial(&through(port, None), 8883).await);
-    assert_eq!((stage, why), (Stage::Proxy, format!("the proxy 127.0.0.1:{port} hung up instead of answering CONNECT localhost:8883")));
+    assert_eq!(
+        (stage, why),
+        (Stage::Proxy, format!("the proxy 127.0.0.1:{port} hung up instead of answering CONNECT localhost:8883"))
+    );
 }
 
 #[tokio::test]
 async fn proxy_credentials_are_for_few_eyes_and_in_one_form() {
-    for (text, mode) in [("user:password", 0o644), ("user:password", 0o602), ("password", 0o600), ("user:one\ntwo", 0o600), ("", 0o600)] {
+    for (text, mode) in
+        [("user:password", 0o644), ("user:password", 0o602), ("password", 0o600), ("user:one\ntwo", 0o600), ("", 0o600)]
+    {
         let path = secret(text, mode);
         let Lost::Credential(words) = lost(dial(&through(9, Some(path.clone())), 8883).await) else { panic!("{text:?}") };
         assert!(words.contains(path.to_str().unwrap()) && !words.contains("password\n"), "{words}");
     }
 }
 
-#[test]
-fn no_proxy_takes_names_domains_addresses_and_networks() {
-    let excepted = |entry: &str, host: &str| {
-        let proxy = Proxy { host: localhost(), port: 3128, credentials_file: None, except: vec!["nothing".to_owned(), entry.to_owned()] };
-        is_excepted(&proxy, &host.parse().unwrap())
-    };
-    for (entry, host) in [
-        ("hub.example.net", "hub.example.net"),
-        ("HUB.example.NET", "hub.Example.net"),
-        ("example.net", "hub.example.net"),
-        (".example.net", "hub.example.net"),
-        (".example.net", "example.net"),
-        ("*.example.net", "hub.example.net"),
-        (" localhost ", "localhost"),
-        ("*", "anything"),
-        ("*", "10.0.0.1"),
-        ("10.0.0.1", "10.0.0.1"),
-        ("10.0.0.0/8", "10.255.0.1"),
-        ("0.0.0.0/0", "8.8.8.8"),
-        ("::1", "::1"),
-        ("[::1]", "::1"),
-        ("fd00::/8", "fd12::1"),
-    ] {
-        assert!(excepted(entry, host), "{entry} {host}");
-    }
-    for (entry, host) in [
-        ("example.net", "badexample.net"),
-        ("hub.example.net", "example.net"),
-        ("", "localhost"),
-        (".", "localhost"),
-        ("10.0.0.0/8", "11.0.0.1"),
-        ("10.0.0.1/32", "10.0.0.2"),
-        ("10.0.0.0/33", "10.0.0.1"),
-        ("10.0.0.0/x", "10.0.0.1"),
-        ("0.0.0.0/0", "::1"),
-        ("::/0", "10.0.0.1"),
-        ("0.0.0.1", "10.0.0.1"),
-        ("example.net", "10.0.0.1"),
-    ] {
-        assert!(!excepted(entry, host), "{entry} {host}");
-    }
+#[tokio::test]
+async fn what_the_proxy_does_not_serve_is_reached_without_it() {
+    let port = tls_peer(silence).await;
+    let proxy = Proxy { host: localhost(), port: 1, credentials: None, except: vec!["localhost".to_owned()] };
+    assert!(dial(&Dialer { proxy: Some(proxy), ..dialer() }, port).await.is_ok());
 }

@@ -98,7 +98,10 @@ async fn a_refused_upgrade_is_an_answer_where_the_service_would_say_so() {
     let port = answering("HTTP/1.1 404 Not Found\r\n\r\n").await;
     let (stage, why) = unreachable_at(connect(&dialer(), port, PATIENT).await);
     assert_eq!(stage, Stage::Open);
-    assert_eq!(why, format!("localhost:{port} answers the WebSocket upgrade with 404: something on the way takes it for plain HTTP"));
+    assert_eq!(
+        why,
+        format!("localhost:{port} answers the WebSocket upgrade with 404: something on the way takes it for plain HTTP")
+    );
 }
 
 #[tokio::test]
