@@ -13,7 +13,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, CommonState, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme, version,
+    AlertDescription, CertificateError, ClientConfig, CommonState, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme, version,
 };
 use thiserror::Error as ThisError;
 use x509_cert::der::Decode;

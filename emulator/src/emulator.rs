@@ -182,13 +182,14 @@ impl Emulator {
         &self.service.config.id_scope
     }
 
-    /// What was said with one device, in order, in the notation of `docs/transcript.md`.
+    /// What was said with one device, in order, in the notation of `docs/transcript.md`, without comments.
     pub fn transcript(&self, registration_id: &str) -> Vec<String> {
         self.service
             .with(|state| state.transcript().of(registration_id))
     }
 
-    /// Everything that was said, each line after its registration ID, or after `-` where none was known.
+    /// Everything that was said, each line after its registration ID, or after `-` where none was known. Comments
+    /// (`# …`) tell why somebody was refused.
     pub fn transcript_all(&self) -> Vec<String> {
         self.service.look(|state| state.transcript().all())
     }

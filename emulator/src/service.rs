@@ -174,10 +174,27 @@ impl Service {
         registration_id: &str,
         shown: &Credential,
     ) -> Result<(), Refusal> {
-        let kinder = &self.config.kinder;
+        let admitted = self.check(scope, registration_id, shown);
+        self.explain(registration_id, &admitted);
+        admitted
+    }
+
+    /// Writes down why somebody is refused, which the client is not told, as a comment.
+    pub(crate) fn explain<T>(&self, device: &str, admitted: &Result<T, Refusal>) {
+        if let Err(refusal) = admitted {
+            self.with(|state| {
+                state
+                    .transcript
+                    .add(device, &format!("# refused: {refusal}"))
+            });
+        }
+    }
+
+    fn check(&self, scope: &str, registration_id: &str, shown: &Credential) -> Result<(), Refusal> {
         if !is_registration_id(registration_id) {
             return Err(Refusal::Name);
         }
+        let kinder = &self.config.kinder;
         let audience = Audience::registration(scope, registration_id);
         match shown {
             Credential::Token(text) => drop(valid_token(text, &audience, kinder)?),
@@ -187,9 +204,10 @@ impl Service {
         if scope != self.config.id_scope {
             return Err(Refusal::Scope);
         }
+        let name = Some(registration_id);
         self.with(|state| {
             state.admit(registration_id, |proof| {
-                proof.admits(shown, &audience, Some(registration_id), kinder)
+                proof.admits(shown, &audience, name, kinder)
             })
         })
     }

@@ -23,20 +23,18 @@ pub(crate) fn show_while<T>(emulator: &Emulator, body: impl FnOnce() -> T) -> T 
 }
 
 fn show(emulator: &Emulator, ended: &AtomicBool) {
-    let (mut seen, mut drawn) = (0, 0);
+    let (mut seen, mut shown) = (0, String::new());
     while !ended.load(Ordering::Relaxed) {
-        let now = emulator.wait_for_change(seen, PATIENCE);
-        if now != seen || drawn == 0 {
-            let text = table(emulator);
-            let lines = text.lines().count();
-            // Up to the first line, clear from there; long lines are cut by the terminal rather than wrapped.
-            let up = if drawn > 0 {
-                format!("\x1b[{drawn}A")
-            } else {
-                String::new()
+        seen = emulator.wait_for_change(seen, PATIENCE);
+        let text = table(emulator);
+        if text != shown {
+            let up = match shown.lines().count() {
+                0 => String::new(),
+                drawn => format!("\x1b[{drawn}A"),
             };
+            // Up to the first line, clear from there; long lines are cut by the terminal rather than wrapped.
             let _ = write!(std::io::stderr(), "{up}\r\x1b[J\x1b[?7l{text}\x1b[?7h");
-            (seen, drawn) = (now, lines);
+            shown = text;
         }
         std::thread::sleep(PAUSE);
     }

@@ -42,11 +42,11 @@ impl Transcript {
         self.lines.push((device, line));
     }
 
+    /// The lines of one device, without the comments.
     pub(crate) fn of(&self, device: &str) -> Vec<String> {
-        let own = self
-            .lines
-            .iter()
-            .filter(|(of, _)| of.eq_ignore_ascii_case(device));
+        let is_own =
+            |of: &str, line: &str| of.eq_ignore_ascii_case(device) && !line.starts_with('#');
+        let own = self.lines.iter().filter(|(of, line)| is_own(of, line));
         own.map(|(_, line)| line.clone()).collect()
     }
 

@@ -198,6 +198,16 @@ fn a_wrong_key_and_an_unknown_device_show_in_the_answer() {
         connack("\"skip-signature\"", "gw", &user_name("gw"), Some(&wrong)),
         Ok(0)
     );
+    let explained = emulator("", &symmetric(""));
+    Mqtt::open(&explained, None)
+        .connect("gw", &user_name("gw"), None)
+        .unwrap();
+    let lines = [
+        "gw > connect mqtt",
+        "gw # refused: neither a token nor a certificate",
+        "gw < connack 5",
+    ];
+    assert_eq!(explained.transcript_all(), lines);
     let early = emulator("wrong_key_on_mqtt = \"connack\"", &symmetric(""));
     assert_eq!(
         Mqtt::open(&early, None).connect("gw", &user_name("gw"), Some(&wrong)),

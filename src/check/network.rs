@@ -185,7 +185,9 @@ pub(super) fn lost_at(id: Id, tried: String, lost: &Lost) -> Check {
 const fn network_cure(stage: Stage) -> &'static str {
     match stage {
         Stage::Resolve => "look at the spelling of the host, and at the name server in /etc/resolv.conf",
-        Stage::Connect => "look at cable, route and firewall: this port must be open outwards; transport = \"auto\" tries 443 too",
+        Stage::Connect => {
+            "look at cable, route and firewall: this port must be open outwards; transport = \"auto\" tries 443 too"
+        }
         Stage::Proxy => "look at proxy and proxy_credentials_file in [dps], and at the log of the proxy",
         Stage::Tls => "something on the way may cut TLS off: a firewall, a proxy, or a port where another service answers",
         Stage::Certificate => "use transport = \"mqtt\", where the first handshake asks for the certificate",

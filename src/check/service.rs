@@ -72,9 +72,11 @@ impl Findings<'_> {
         let tried = format!("connect to {} over {via} as {}", config.dps.host, attestation.registration_id());
         let connection = Connection { via, slot: KeySlot::Primary, number: 1 };
         self.add(match service.knock(&connection, LIMITS).await {
-            Ok(()) => {
-                Check::ok(Id::Dps, tried, "it lets us in and subscribe; whether it takes the key, it may say only at a registration")
-            }
+            Ok(()) => Check::ok(
+                Id::Dps,
+                tried,
+                "it lets us in and subscribe; whether it takes the key, it may say only at a registration",
+            ),
             Err(Failure::Lost(lost)) => lost_at(Id::Dps, tried, &lost),
             Err(Failure::Refused(answer)) => refused(tried, &answer),
         });
@@ -92,8 +94,7 @@ impl Findings<'_> {
         let tls = match tls::client(&config.trust, also, certificate, local.clock) {
             Ok(tls) => tls,
             Err(error) => {
-                let failed =
-                    Check::new(Id::Hub, Outcome::Failed(error.blame()), format!("reach {host}"), with_causes(&error));
+                let failed = Check::new(Id::Hub, Outcome::Failed(error.blame()), format!("reach {host}"), with_causes(&error));
                 return self.add(failed.cure("correct gateway_ca_file in [hub], or ca_file in [dps]"));
             }
         };
@@ -136,9 +137,7 @@ fn known(tried: String, body: &[u8], record: Option<&Record>) -> Check {
                 failed(Outcome::Warning, &found, "`dps-agent provision --force` registers anew")
             }
         },
-        (Some("disabled"), _) => {
-            failed(Outcome::Failed(Blame::Refused), "the enrollment is disabled", "enable it in DPS")
-        }
+        (Some("disabled"), _) => failed(Outcome::Failed(Blame::Refused), "the enrollment is disabled", "enable it in DPS"),
         (Some("failed"), _) => {
             failed(Outcome::Warning, "the last registration failed there", "look at allocation policy and linked hubs in DPS")
         }

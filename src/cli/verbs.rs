@@ -85,8 +85,7 @@ pub fn status(cli: &Cli) -> Ended {
 /// `check`
 pub async fn check(cli: &Cli, options: &args::Check) -> Ended {
     let Surroundings { root, credentials, .. } = surroundings(Transcript::log_only(), Progress::Silent);
-    let examined =
-        Examined { source: source(cli), environment: &environment, root, credentials, offline: options.offline };
+    let examined = Examined { source: source(cli), environment: &environment, root, credentials, offline: options.offline };
     let mut tell = |check: &Check| {
         if !cli.json {
             output::print(&format!("{check}\n"));

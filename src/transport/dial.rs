@@ -58,13 +58,7 @@ impl Dialer {
     }
 
     /// The second half of [`Dialer::dial`].
-    pub(crate) async fn secure(
-        &self,
-        tcp: TcpStream,
-        host: &HostName,
-        port: u16,
-        deadline: Deadline,
-    ) -> Result<Stream, Failure> {
+    pub(crate) async fn secure(&self, tcp: TcpStream, host: &HostName, port: u16, deadline: Deadline) -> Result<Stream, Failure> {
         deadline.bound(Stage::Tls, &place(host, port), self.handshake(tcp, host, port)).await?
     }
 

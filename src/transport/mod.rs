@@ -215,9 +215,7 @@ impl<'a> Service<'a> {
     /// The HTTPS call for a request (DPS device API, HTTPS).
     fn call(&self, request: &Request) -> https::Call {
         match request {
-            Request::Register => {
-                https::Call { path: self.path("/register"), verb: https::Verb::Put(self.register_body.clone()) }
-            }
+            Request::Register => https::Call { path: self.path("/register"), verb: https::Verb::Put(self.register_body.clone()) },
             Request::Query(operation) => https::Call { path: self.path(&operation_path(operation)), verb: https::Verb::Get },
         }
     }
@@ -273,4 +271,4 @@ impl Opened {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

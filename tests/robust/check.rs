@@ -304,10 +304,10 @@ fn a_closed_port_is_named_and_no_more_than_a_warning_where_another_is_open() {
     assert_eq!(line(&ran, "dps", "skipped").1, "no way to it is open, see above");
     let ran = gateway.set("dps.transport = \"auto\"").run(&["check", "--json"]);
     assert_eq!(line(&ran, "tcp", "warning").0, format!("connect to localhost:{closed}"));
-    assert_eq!((line(&ran, "dps", "ok").1.as_str(), ran.code), (
-        "no registration yet: it has never registered, or is not enrolled in this ID scope",
-        Some(0)
-    ));
+    assert_eq!(
+        (line(&ran, "dps", "ok").1.as_str(), ran.code),
+        ("no registration yet: it has never registered, or is not enrolled in this ID scope", Some(0))
+    );
 }
 
 #[test]
