@@ -1,5 +1,7 @@
 //! `dps-emulator`: serves a configuration until it is told to stop.
 
+#![expect(clippy::disallowed_methods, reason = "a program for a developer's machine; its table is redrawn by the clock")]
+
 mod table;
 
 use clap::{Parser, Subcommand};

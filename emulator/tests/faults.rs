@@ -74,6 +74,7 @@ fn before_tls() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a slow answer is no sooner than it says")]
 fn at_connect() {
     assert_eq!(connect(&faulty("connect: drop")), Err(End::Closed));
     assert_eq!(connect(&faulty("connect: connack 3")), Ok(3));
