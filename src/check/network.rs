@@ -40,42 +40,52 @@ impl Findings<'_> {
             return Way { open: Vec::new() };
         };
         let dialer = dialer(config, local, tls);
-        let named = self.name(&dialer, (host, config.dps.https_port), local.clock).await;
         let mut paths = Vec::new();
         for port in ports(config) {
-            paths.push(if named { walk(&dialer, host, port, local.clock).await } else { unnamed(&dialer, host, port) });
+            paths.push(if self.has_address(&dialer, host, port, local.clock).await {
+                walk(&dialer, host, port, local.clock).await
+            } else {
+                unnamed(&dialer, host, port)
+            });
         }
         let open = paths.iter().filter(|path| path.is_open()).map(|path| path.port).collect::<Vec<_>>();
-        self.add(match dialer.proxy_for(host, config.dps.https_port) {
-            None => Check::skipped(Id::Proxy, "nothing", without_proxy(config)),
-            Some(_) => Check::skipped(Id::Tcp, "nothing", format!("the proxy connects to {host}")),
-        });
+        if paths.iter().all(|path| path.proxy.is_none()) {
+            self.add(Check::skipped(Id::Proxy, "nothing", without_proxy(config)));
+        }
+        if paths.iter().all(|path| path.proxy.is_some()) {
+            self.add(Check::skipped(Id::Tcp, "nothing", format!("the proxy connects to {host}")));
+        }
         for path in paths {
             path.checks(!open.is_empty()).into_iter().for_each(|check| self.add(check));
         }
         Way { open }
     }
 
-    /// Whether the name of the host, or of its proxy, has an address.
-    async fn name(&mut self, dialer: &Dialer, (host, port): (&HostName, u16), clock: Clock) -> bool {
+    /// Whether the name of the host, or of its proxy, has an address. A name is looked up once.
+    async fn has_address(&mut self, dialer: &Dialer, host: &HostName, port: u16, clock: Clock) -> bool {
         let host = dialer.proxy_for(host, port).map_or(host, |proxy| &proxy.host);
         let tried = format!("look up {host}");
-        if host.as_str().parse::<IpAddr>().is_ok() {
-            self.add(Check::skipped(Id::Dns, tried, "it is an address"));
-            return true;
+        if let Some(known) = self.checks.iter().find(|check| check.id == Id::Dns && check.tried == tried) {
+            return !matches!(known.outcome, Outcome::Failed(_));
         }
-        match look_up(host, 0, Deadline::after(&clock, STEP)).await {
-            Ok(addresses) => {
-                let mut found: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
-                found.dedup();
-                self.add(Check::ok(Id::Dns, tried, found.join(", ")));
-                true
-            }
-            Err(lost) => {
-                self.add(lost_at(Id::Dns, tried, &lost));
-                false
-            }
+        let check = name(host, tried, clock).await;
+        let has_address = !matches!(check.outcome, Outcome::Failed(_));
+        self.add(check);
+        has_address
+    }
+}
+
+async fn name(host: &HostName, tried: String, clock: Clock) -> Check {
+    if host.as_str().parse::<IpAddr>().is_ok() {
+        return Check::skipped(Id::Dns, tried, "it is an address");
+    }
+    match look_up(host, 0, Deadline::after(&clock, STEP)).await {
+        Ok(addresses) => {
+            let mut found: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+            found.dedup();
+            Check::ok(Id::Dns, tried, found.join(", "))
         }
+        Err(lost) => lost_at(Id::Dns, tried, &lost),
     }
 }
 

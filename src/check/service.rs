@@ -31,16 +31,18 @@ impl Findings<'_> {
         };
         let by_https = config.dps.routes.contains(&Via::Https) && way.is_open(Via::Https, &config.dps);
         let by_mqtt = config.dps.routes.iter().find(|via| **via != Via::Https && way.is_open(**via, &config.dps));
+        if !by_https && by_mqtt.is_none() {
+            return self.add(Check::skipped(Id::Dps, tried, "no way to it is open, see above"));
+        }
         let transcript = Transcript::log_only();
         let body = wire::register_body(attestation.registration_id(), None);
         let service = match Service::new(config, attestation, local.clock, &transcript, body) {
             Ok(service) => service,
             Err(error) => return self.add(Check::skipped(Id::Dps, tried, with_causes(&error))),
         };
-        match by_mqtt {
-            _ if by_https => self.look_up(service, attestation, config, local).await,
+        match by_mqtt.filter(|_| !by_https) {
             Some(via) => self.knock(service, attestation, *via, config).await,
-            None => self.add(Check::skipped(Id::Dps, tried, "no way to it is open, see above")),
+            None => self.look_up(service, attestation, config, local).await,
         }
     }
 

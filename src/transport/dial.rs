@@ -43,7 +43,7 @@ impl Dialer {
         self.secure(tcp, host, port, deadline).await
     }
 
-    /// The proxy through which this host is reached, if it is not reached directly.
+    /// The proxy through which this port is reached, if it is not reached directly.
     pub(crate) fn proxy_for(&self, host: &HostName, port: u16) -> Option<&Proxy> {
         self.proxy.as_ref().filter(|proxy| proxy.serves(host, port))
     }
