@@ -1,12 +1,13 @@
 //! The agent, as a program: see `cli` for the verbs.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("dps-agent: the system gives no event queue: {error}");
+            let _ = writeln!(std::io::stderr(), "dps-agent: the system gives no event queue: {error}");
             return ExitCode::from(71);
         }
     };
