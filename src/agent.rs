@@ -167,7 +167,8 @@ impl Agent {
         let connection = exchange.connection();
         let id = self.attestation.registration_id();
         self.progress.doing(format_args!("asking {} for {id} over {}", self.config.dps.host, connection.via));
-        let limits = limits(exchange.patience_left(self.clock.instant()).unwrap_or(EXCHANGE));
+        let now = self.clock.instant();
+        let limits = limits(exchange.patience_left(now).and_then(|left| now.checked_add(left)));
         let answer = service.exchange(&connection, exchange.request(), limits).await;
         let reply = answer.and_then(|answer| {
             self.transcript.answer(&answer);
@@ -251,7 +252,7 @@ impl Agent {
     }
 
     async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
-        let limits = limits(end.left(&self.clock));
+        let limits = limits(end.0);
         let hub = &registered.assignment.hub;
         self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
         let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
@@ -400,10 +401,9 @@ impl Deadline {
     }
 }
 
-/// The deadlines of an exchange, shortened to what is left of the patience.
-fn limits(left: Duration) -> Limits {
-    let allowed = left.min(EXCHANGE);
-    Limits { connect: allowed, reply: allowed }
+/// The deadlines of an exchange, which end with the patience at the latest.
+fn limits(until: Option<Instant>) -> Limits {
+    Limits { connect: EXCHANGE, reply: EXCHANGE, until }
 }
 
 fn seed() -> u64 {
