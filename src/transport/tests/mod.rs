@@ -52,10 +52,11 @@ impl Pki {
     }
 }
 
-/// A file of its own under the target's temporary directory.
+/// A file in a directory of its own beside the test program, where `cargo clean` finds it.
 pub(crate) fn scratch(name: &str, content: &[u8]) -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("dps-agent-{:016x}", getrandom::u64().unwrap()));
-    std::fs::create_dir(&directory).unwrap();
+    let program = std::env::current_exe().unwrap();
+    let directory = program.with_file_name("scratch").join(format!("{:016x}", getrandom::u64().unwrap()));
+    std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join(name);
     std::fs::write(&path, content).unwrap();
     path
