@@ -36,12 +36,20 @@ impl Call {
 
 /// The agent with these arguments under strace, which tampers as `inject` says (`CALL:signal=SIGKILL:when=1`).
 pub fn command(gateway: &Gateway, inject: Option<&str>, arguments: &[&str]) -> Command {
-    let found = Command::new("strace").arg("--version").output();
-    assert!(found.is_ok_and(|output| output.status.success()), "this test needs strace: apt-get install strace");
-    let mut strace = Command::new("strace");
+    let mut strace = strace();
     strace.args(["-f", "-qq", "-o"]).arg(log(gateway)).args(["-e", &format!("trace={CALLS}")]);
-    ours(gateway).iter().for_each(|path| drop(strace.args(["-P", path])));
+    for path in ours(gateway) {
+        strace.args(["-P", &path]);
+    }
     strace.args(inject.map(|inject| format!("--inject={inject}")));
+    strace.arg(env!("CARGO_BIN_EXE_dps-agent"));
+    gateway.under(strace, arguments)
+}
+
+/// The agent with these arguments under strace, which shows what it asks for itself.
+pub fn limits(gateway: &Gateway, arguments: &[&str]) -> Command {
+    let mut strace = strace();
+    strace.args(["-f", "-qq", "-o"]).arg(log(gateway)).args(["-e", "trace=prctl,prlimit64,setrlimit"]);
     strace.arg(env!("CARGO_BIN_EXE_dps-agent"));
     gateway.under(strace, arguments)
 }
@@ -65,7 +73,19 @@ pub fn process(gateway: &Gateway) -> i32 {
     lines(gateway).first().unwrap().0
 }
 
-fn log(gateway: &Gateway) -> std::path::PathBuf {
+/// The agent lets nobody but root look into its memory; other users are root in a namespace of their own.
+fn strace() -> Command {
+    let found = Command::new("strace").arg("--version").output();
+    assert!(found.is_ok_and(|output| output.status.success()), "this test needs strace: apt-get install strace");
+    if rustix::process::geteuid().is_root() {
+        return Command::new("strace");
+    }
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--map-root-user", "strace"]);
+    unshare
+}
+
+pub fn log(gateway: &Gateway) -> std::path::PathBuf {
     gateway.path("strace")
 }
 
