@@ -6,13 +6,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use dps_emulator::{Config, Emulator};
 use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
-use crate::conversation::{Expected, last_tracking_id, shortened};
+use crate::conversation::{Device, Expected, last_tracking_id, shortened};
 use crate::device::{self, Attestation, Materials, Means};
 use crate::scenario::{Act, Adopted, End, Failed, Port, Scenario, Step, Transport};
 use crate::scenarios;
@@ -93,6 +93,8 @@ struct Stage<'a> {
     directory: PathBuf,
     emulator: Emulator,
     means: Means,
+    /// The date in the emulator's `Retry-After`, where it is one.
+    date: SystemTime,
     /// Bound and not listening: nobody answers there, and nobody else can take it meanwhile.
     _closed: TcpSocket,
 }
@@ -100,7 +102,8 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn set(cell: &'a Cell, workshop: &'a Workshop, service: &str, directory: PathBuf) -> Checked<Self> {
         let Cell { attestation, scenario, .. } = cell;
-        let toml = emulator_toml(cell, &workshop.materials, service);
+        let date = SystemTime::now() + Duration::from_secs(5);
+        let toml = emulator_toml(cell, &workshop.materials, service).replace("{in-4-seconds}", &httpdate::fmt_http_date(date));
         let config = Config::from_toml(&toml).map_err(|error| format!("{error}\n{toml}"))?;
         let emulator = Emulator::start(config).map_err(words)?;
         let means = workshop.materials.means(*attestation, scenario.credential).map_err(words)?;
@@ -112,7 +115,7 @@ impl<'a> Stage<'a> {
             let path = directory.join(name);
             fs::write(&path, content).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600))).map_err(words)?;
         }
-        Ok(Self { cell, agent: &workshop.agent, directory, emulator, means, _closed: closed })
+        Ok(Self { cell, agent: &workshop.agent, directory, emulator, means, date, _closed: closed })
     }
 
     fn run(&self, step: &Step, number: usize) -> Checked {
@@ -130,6 +133,12 @@ impl<'a> Stage<'a> {
         report.same("JSON", &masked_answer(&output.stdout), &self.answer(&step.end, &transcript[heard..], &output.stdout));
         report.same("files", &self.stored(), &self.files(&step.end, stored));
         report.holds(took >= Duration::from_secs(step.at_least), || format!("it took only {took:?}"));
+        let patience = seconds(step.timeout);
+        report.holds(!step.at_once || took < patience * 3 / 4, || format!("it took {took:?} of {patience:?}"));
+        if self.cell.scenario.device.iter().any(|line| line.contains("{in-4-seconds}")) {
+            // A date counts whole seconds.
+            report.holds(SystemTime::now() + Duration::from_secs(1) >= self.date, || "it did not wait for the date".to_owned());
+        }
         if let Some(payload) = step.received {
             let received = self.emulator.received_payload(self.id());
             report.same("received payload", &received, &serde_json::from_str(payload).ok());
@@ -182,7 +191,7 @@ impl<'a> Stage<'a> {
     }
 
     fn expected(&self, step: &Step) -> Expected {
-        Expected::read(step.said, self.id(), self.cell.transport)
+        Expected::read(step.said, Device { attestation: self.cell.attestation, transport: self.cell.transport })
     }
 
     fn id(&self) -> &'static str {
@@ -199,7 +208,7 @@ impl<'a> Stage<'a> {
             }
             End::Failed(Failed { blame, code, message }) => {
                 let seen = masked_answer(seen)["error"]["message"].as_str().unwrap_or_default().to_owned();
-                let message = fill(message, self.id());
+                let (code, message) = (code.number(self.cell.attestation), message.replace("{id}", self.id()));
                 json!({"error": {
                     "exitCode": blame.exit_code(),
                     "blame": blame.word(),
@@ -330,17 +339,11 @@ fn emulator_toml(cell: &Cell, materials: &Materials, service: &str) -> String {
     let scenario = &cell.scenario;
     let enrollment = if scenario.enrolled {
         let lines = scenario.device.join("\n");
-        format!("{}{}\n", materials.enrollment(cell.attestation, scenario.credential), soon(&lines))
+        format!("{}{}\n", materials.enrollment(cell.attestation, scenario.credential), lines)
     } else {
         "[[enrollment]]\nregistration_id = \"somebody-else\"\nprimary_key = \"c29tZWJvZHkgZWxzZSdzIGtleQ==\"\n".to_owned()
     };
     format!("[service]\nid_scope = \"{ID_SCOPE}\"\n{}\n{service}\n{enrollment}", scenario.service.join("\n"))
-}
-
-/// `{in-4-seconds}` as an HTTP date, which counts whole seconds: at least four from now, less than five.
-fn soon(lines: &str) -> String {
-    let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(5));
-    lines.replace("{in-4-seconds}", &date)
 }
 
 fn agent_toml(cell: &Cell, emulator: &Emulator, means: &Means, directory: &Path, closed: u16) -> String {
@@ -424,10 +427,6 @@ fn without_ports(message: &str) -> String {
         masked.push_str(rest);
     }
     masked
-}
-
-fn fill(text: &str, id: &str) -> String {
-    text.replace("{id}", id)
 }
 
 /// Whether a text is like a pattern in which `*` stands for anything.

@@ -27,9 +27,15 @@ impl Transport {
     /// The proof's transport. Where only HTTPS gets out, MQTT on 8883 does not.
     pub fn hub(self) -> &'static str {
         match self {
-            Self::Mqtt | Self::Auto => "mqtt",
+            Self::Mqtt => "mqtt",
             Self::MqttWs | Self::Https => "mqtt-ws",
+            Self::Auto => "auto",
         }
+    }
+
+    /// The transport of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|via| via.name() == name)
     }
 }
 
@@ -55,6 +61,13 @@ impl On {
     pub const HTTPS: Self = Self { attestations: EACH, transports: &[Transport::Https] };
     /// Every device that is to find its way.
     pub const AUTO: Self = Self { attestations: EACH, transports: &[Transport::Auto] };
+    /// Every device over MQTT without WebSocket.
+    pub const PLAIN_MQTT: Self = Self { attestations: EACH, transports: &[Transport::Mqtt] };
+    /// Devices with an enrollment of their own.
+    pub const INDIVIDUAL: Self = Self {
+        attestations: &[Attestation::SymmetricKey, Attestation::X509Ec, Attestation::X509Rsa],
+        transports: FIXED,
+    };
     /// Devices with certificates.
     pub const X509: Self = Self { attestations: CERTIFICATES, transports: FIXED };
     /// The device whose chain has an intermediate.
@@ -113,6 +126,8 @@ pub struct Step {
     pub said: &'static str,
     /// The run takes at least so many seconds: a wait that was asked for is never shortened.
     pub at_least: u64,
+    /// It does not sit its patience out: it ends in less than three quarters of it.
+    pub at_once: bool,
     /// The custom payload that the emulator has received, as JSON.
     pub received: Option<&'static str>,
 }
@@ -156,13 +171,36 @@ pub struct Adopted {
 #[derive(Debug, Clone)]
 pub struct Failed {
     pub blame: Blame,
-    /// DPS's error code. With one there is also the service's tracking ID.
-    pub code: Option<u32>,
+    /// What is said of DPS's error code.
+    pub code: Code,
     /// The message, in which `*` stands for anything.
     pub message: &'static str,
 }
 
-/// The table of exit codes, written down once more.
+/// DPS's error code in a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// None is known.
+    None,
+    /// This one.
+    Of(u32),
+    /// That of a wrong key or, for X.509, of a wrong certificate.
+    Unauthorized,
+}
+
+impl Code {
+    /// The number, for this kind of device.
+    pub fn number(self, attestation: Attestation) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Of(code) => Some(code),
+            Self::Unauthorized if attestation.is_x509() => Some(401_002),
+            Self::Unauthorized => Some(401_000),
+        }
+    }
+}
+
+/// The fixed table of exit codes, written down once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
     Refused,
@@ -217,11 +255,11 @@ impl Step {
 
     /// A run that fails without an error code of DPS.
     pub fn fails(blame: Blame, message: &'static str, said: &'static str) -> Self {
-        Self::new(End::Failed(Failed { blame, code: None, message }), said)
+        Self::new(End::Failed(Failed { blame, code: Code::None, message }), said)
     }
 
     fn new(end: End, said: &'static str) -> Self {
-        Self { acts: &[], force: false, timeout: "60s", end, said, at_least: 0, received: None }
+        Self { acts: &[], force: false, timeout: "60s", end, said, at_least: 0, at_once: false, received: None }
     }
 
     pub fn after(self, acts: &'static [Act]) -> Self {
@@ -240,13 +278,17 @@ impl Step {
         Self { at_least: seconds, ..self }
     }
 
+    pub fn at_once(self) -> Self {
+        Self { at_once: true, ..self }
+    }
+
     pub fn received(self, payload: &'static str) -> Self {
         Self { received: Some(payload), ..self }
     }
 
-    pub fn code(mut self, code: u32) -> Self {
+    pub fn code(mut self, code: Code) -> Self {
         if let End::Failed(failed) = &mut self.end {
-            failed.code = Some(code);
+            failed.code = code;
         }
         self
     }
