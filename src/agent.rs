@@ -10,9 +10,10 @@ use crate::attestation::Attestation;
 use crate::blame::Blame;
 use crate::campaign::Campaign;
 use crate::clock::Clock;
-use crate::config::{Config, Payload, Verify};
+use crate::config::{Config, Payload, Profile, RegistrationIdSource, Verify};
 use crate::failure::Failure;
 use crate::files;
+use crate::id::RegistrationId;
 use crate::progress::Progress;
 use crate::proof::{Attempt, Proof};
 use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
@@ -22,6 +23,8 @@ use crate::record::{Record, RecordError, Store};
 use crate::transcript::Transcript;
 use crate::transport::{Limits, Service, note};
 
+/// What programs on the gateway read, in the runtime directory.
+const ASSIGNMENT: &str = "assignment.json";
 /// The longest that one exchange may take: to connect, and then to be answered.
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// A new identity takes time to spread to its hub: so long a refusal is not yet the hub's last word.
@@ -54,11 +57,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens identity and record. Asks nobody.
+    /// Opens identity and record, and clears away what a killed predecessor has left half written. Asks nobody.
     pub fn open(config: Config, surroundings: Surroundings) -> Result<Self, Failure> {
         let Surroundings { root, credentials, transcript, progress } = surroundings;
         let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref())?;
+        warn_of_disputed(&config.attestation, attestation.registration_id());
         let store = Store::new(&config.state_directory);
+        store.tidy();
+        files::tidy(&config.runtime_directory.join(ASSIGNMENT));
         let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
         let clock = Clock::with_floor(known_good);
         Ok(Self { config, attestation, clock, store, transcript, progress })
@@ -73,7 +79,7 @@ impl Agent {
     pub fn publish(&self, record: &Record) -> Result<(), Failure> {
         let directory = &self.config.runtime_directory;
         files::make_directory(directory, 0o755)?;
-        let (path, content) = (directory.join("assignment.json"), format!("{}\n", record.public()).into_bytes());
+        let (path, content) = (directory.join(ASSIGNMENT), format!("{}\n", record.public()).into_bytes());
         if std::fs::read(&path).is_ok_and(|found| found == content) {
             return Ok(());
         }
@@ -313,6 +319,16 @@ impl Agent {
             }
             other => Ok(other?),
         }
+    }
+}
+
+/// The configuration has warned of a written ID; one that the machine gave is known only now.
+fn warn_of_disputed(profile: &Profile, id: &RegistrationId) {
+    let (Profile::SymmetricKey { registration_id: source, .. } | Profile::X509 { registration_id: source, .. }) = profile;
+    if id.is_disputed() && matches!(source, RegistrationIdSource::From { .. }) {
+        tracing::warn!(
+            "registration ID {id}: the documents of DPS disagree about such an ID; lower-case letters, digits and dashes inside are safe"
+        );
     }
 }
 

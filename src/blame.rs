@@ -97,3 +97,19 @@ impl From<Blame> for ExitCode {
         Self::from(blame.exit_code())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_has_the_same_table() {
+        let manual = include_str!("../docs/exit-codes.md");
+        let rows = manual.lines().filter(|line| line.starts_with("| ") && line.contains("| `")).count();
+        assert_eq!(rows, Blame::ALL.len() + 1, "one row each, and the head");
+        for blame in Blame::ALL {
+            let row = format!("| {} | `{}` |", blame.exit_code(), blame.word());
+            assert!(manual.contains(&row), "{row}");
+        }
+    }
+}

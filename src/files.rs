@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use thiserror::Error;
 
 use crate::blame::Blame;
@@ -45,6 +46,9 @@ impl FileError {
     }
 }
 
+/// The file with which a directory is tried.
+const PROBE: &str = ".probe";
+
 /// Makes sure that the directory is there, creating it (and its parents) with this mode.
 pub fn make_directory(path: &Path, mode: u32) -> Result<(), FileError> {
     match fs::metadata(path) {
@@ -59,24 +63,42 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), FileError> {
 
 /// Finds out whether a file can be made in the directory, before anything depends on it.
 pub fn probe_directory(path: &Path) -> Result<(), FileError> {
-    let probe = path.join(".probe");
+    let probe = path.join(PROBE);
     let unwritable = |source| FileError::Unwritable { path: probe.clone(), source };
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe).map_err(unwritable)?;
-    fs::remove_file(&probe).map_err(unwritable)
+    fs::remove_file(&probe).map_err(failed("remove", &probe))
+}
+
+/// Whether this user could make a file in the directory. Changes nothing, so a full disk is not noticed.
+pub fn can_create_in(directory: &Path) -> io::Result<()> {
+    access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
 }
 
 /// Replaces the file as a whole: a new file beside it, fsync, rename, fsync of the directory.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let fresh = beside(path, "new");
-    let unwritable = |source| FileError::Unwritable { path: fresh.clone(), source };
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&fresh).map_err(unwritable)?;
+    let placed = write(&fresh, content, mode).and_then(|()| fs::rename(&fresh, path).map_err(failed("replace", path)));
+    if placed.is_err() {
+        // On a full disk half a file would take the room of the next try.
+        let _ = fs::remove_file(&fresh);
+    }
+    placed?;
+    sync_parent(path)
+}
+
+/// Removes what a predecessor that was killed half way has left beside this file. What cannot be removed is in nobody's way.
+pub fn tidy(path: &Path) {
+    let _ = fs::remove_file(beside(path, "new"));
+    let _ = fs::remove_file(path.with_file_name(PROBE));
+}
+
+fn write(fresh: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    let unwritable = |source| FileError::Unwritable { path: fresh.to_owned(), source };
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(fresh).map_err(unwritable)?;
     // A file left by a killed predecessor, and the umask, have other ideas of the mode.
     file.set_permissions(Permissions::from_mode(mode)).map_err(unwritable)?;
-    file.write_all(content).map_err(failed("write", &fresh))?;
-    file.sync_all().map_err(failed("write to disk", &fresh))?;
-    drop(file);
-    fs::rename(&fresh, path).map_err(failed("replace", path))?;
-    sync_parent(path)
+    file.write_all(content).map_err(failed("write", fresh))?;
+    file.sync_all().map_err(failed("write to disk", fresh))
 }
 
 /// Moves a file that cannot be used out of the way, to the first free of a few names, and tells which.

@@ -21,4 +21,5 @@ pub mod failure;
 pub mod progress;
 pub mod campaign;
 pub mod agent;
+pub mod check;
 pub mod cli;

@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Gateway};
 use crate::protocol::sas::{Audience, percent_encode};
 use crate::protocol::{Answer, Assignment, KeySlot, Lost, Stage, Via};
+use crate::secret::Secret;
 use crate::tls::{self, TlsError};
 use crate::transcript::Transcript;
 use crate::transport::{AGENT, Address, Deadline, Dialer, Failure, Hello, Limits, credential, note, open};
@@ -85,18 +86,11 @@ impl<'a> Proof<'a> {
         let Assignment { hub, device_id, .. } = assignment;
         let audience = Audience::device(hub, device_id);
         let password = credential(self.attestation, &audience, slot, self.clock)?;
-        let hello = Hello {
-            client_id: device_id.to_string(),
-            user_name: user_name(assignment),
-            password,
-            // The queue of messages to the device belongs to the consumer: a clean session would throw it away.
-            clean_session: false,
-        };
         let host = self.config.hub.gateway.as_ref().map_or(hub, |Gateway { host, .. }| host);
         self.transcript.line(format_args!("> hub connect {via} {host} {device_id}"));
         let address = Address { via, host, port: self.port(via) };
         let deadline = Deadline::after(&self.clock, limits.connect);
-        let session = open(&self.dialer, address, hello, deadline, self.transcript).await?;
+        let session = open(&self.dialer, address, hello(assignment, password), deadline, self.transcript).await?;
         session.disconnect().await;
         Ok(())
     }
@@ -109,10 +103,16 @@ impl<'a> Proof<'a> {
     }
 }
 
-/// The hub's name stands here even if a gateway takes the connection.
-fn user_name(Assignment { hub, device_id, .. }: &Assignment) -> String {
+/// The CONNECT packet (IoT Hub, MQTT). The hub's name stands in it even if a gateway takes the connection.
+fn hello(Assignment { hub, device_id, .. }: &Assignment, password: Option<Secret<String>>) -> Hello {
     let agent = percent_encode(AGENT);
-    format!("{hub}/{device_id}/?api-version={HUB_API_VERSION}&DeviceClientType={agent}")
+    Hello {
+        client_id: device_id.to_string(),
+        user_name: format!("{hub}/{device_id}/?api-version={HUB_API_VERSION}&DeviceClientType={agent}"),
+        password,
+        // The queue of messages to the device belongs to the consumer: a clean session would throw it away.
+        clean_session: false,
+    }
 }
 
 /// Whether a no is about the credential. Busy (CONNACK 3, 429, 5xx) is no verdict.
@@ -125,3 +125,6 @@ fn refused(answer: Answer) -> Attempt {
         _ => Attempt::Refused(answer),
     }
 }
+
+#[cfg(test)]
+mod tests;

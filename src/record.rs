@@ -131,6 +131,11 @@ impl Store {
         files::probe_directory(&self.directory)
     }
 
+    /// Removes what a killed predecessor has left half written.
+    pub fn tidy(&self) {
+        files::tidy(&self.path());
+    }
+
     /// The record; `None` if there is none. Changes nothing.
     pub fn read(&self) -> Result<Option<Record>, RecordError> {
         let path = self.path();

@@ -13,7 +13,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme, version,
+    AlertDescription, CertificateError, ClientConfig, CommonState, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme, version,
 };
 use thiserror::Error as ThisError;
 use x509_cert::der::Decode;
@@ -112,6 +113,14 @@ pub fn client(
 /// The key of a client certificate, able to sign.
 pub fn signing_key(key: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, TlsError> {
     ring::sign::any_supported_type(key).map_err(TlsError::Key)
+}
+
+/// Who vouched for the peer of a connection, and by which protocol, for people.
+pub fn describe(connection: &CommonState) -> String {
+    let version = connection.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+    let chain = connection.peer_certificates().unwrap_or_default();
+    let issuer = chain.last().map_or_else(|| "nobody".to_owned(), |topmost| StrangeIssuer::of(topmost).name);
+    format!("{}, its certificate is trusted and issued by {issuer:?}", version.replacen('v', " ", 1).replace('_', "."))
 }
 
 /// The TLS error somewhere in the causes of another error: I/O, WebSocket and HTTP wrap it, each in its own way.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const CONFINED: &[(&str, &[&str])] = &[
     ("rumqttc", &["transport/mqtt.rs"]),
     ("hyper", &["transport/https.rs"]),
-    ("tokio_tungstenite", &["transport/wire.rs"]),
+    ("tokio_tungstenite", &["transport/websocket.rs", "transport/tests/websocket.rs"]),
     ("ring", &["tls.rs"]),
     ("clap", &["cli/"]),
     ("toml", &["config/"]),

@@ -32,6 +32,8 @@ pub(crate) enum Refusal {
     Signature,
     #[error("the certificate is refused: {0}")]
     Certificate(String),
+    #[error("that is no registration ID")]
+    Name,
     #[error("unknown ID scope")]
     Scope,
     #[error("unknown registration ID")]

@@ -1,12 +1,12 @@
 //! A running emulator: its thread, its ports, and what tests can see and change.
 
+use crate::attest::Proof;
 use crate::config::{Config, ConfigError, Settings};
 use crate::fault::Fault;
-use crate::hub::Telemetry;
+use crate::hub::{Identity, Telemetry};
 use crate::listener::{self, Speaks};
-use crate::service::{Service, State};
-use crate::tls::{Identity, TlsError};
-use rustls::ServerConfig;
+use crate::service::{Device, Service, State, Via};
+use crate::tls::{self, TlsError};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +62,49 @@ pub enum SetFaultsError {
     Unknown(#[from] UnknownDevice),
 }
 
+/// How far a device is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceState {
+    /// The registration ID.
+    pub registration_id: String,
+    /// How it proves itself: `symmetric key`, `certificate`, or the name of its group.
+    pub attestation: String,
+    /// How it talked to DPS last: `mqtt`, `mqtt-ws` or `https`.
+    pub transport: Option<&'static str>,
+    /// The last line of its transcript.
+    pub last_step: String,
+    /// Where it is assigned to.
+    pub hub: Option<String>,
+    /// Whether it is connected there.
+    pub is_connected: bool,
+    /// How many messages it has sent to that hub.
+    pub messages: u64,
+}
+
+impl DeviceState {
+    fn of(state: &State, device: &Device) -> Self {
+        let identity = state.identity(device);
+        let attestation = match (&device.group, &device.proof) {
+            (Some(group), _) => format!("group {group}"),
+            (None, Some(Proof::Certificate(_) | Proof::IssuedBy(_))) => "certificate".to_owned(),
+            (None, Some(Proof::Keys(_)) | None) => "symmetric key".to_owned(),
+        };
+        Self {
+            registration_id: device.registration_id.clone(),
+            attestation,
+            transport: device.via.map(Via::name),
+            last_step: device.last_step.clone(),
+            hub: device
+                .registration
+                .assignment
+                .as_ref()
+                .map(|assignment| assignment.hub.clone()),
+            is_connected: identity.is_some_and(Identity::is_connected),
+            messages: identity.map_or(0, |identity| identity.messages),
+        }
+    }
+}
+
 /// A running emulator. It stops when it is dropped.
 pub struct Emulator {
     service: Arc<Service>,
@@ -78,7 +121,7 @@ impl Emulator {
     /// # Errors
     /// When a port is taken, a file cannot be written or a certificate cannot be made.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let identity = Identity::new(&config.service, &config.hubs())?;
+        let identity = tls::Identity::new(&config.service, &config.hubs())?;
         if let Some(path) = &config.service.ca_out {
             std::fs::write(path, &identity.ca_pem).map_err(|source| StartError::File {
                 path: path.clone(),
@@ -100,7 +143,7 @@ impl Emulator {
         let listeners = [(mqtt, Speaks::Mqtt), (https, Speaks::Http)];
         let thread = Some(run(
             Arc::clone(&service),
-            identity.server,
+            identity.certificates,
             listeners,
             stopped,
         )?);
@@ -139,40 +182,56 @@ impl Emulator {
         &self.service.config.id_scope
     }
 
-    /// What was said with one device, in order, in the notation of `docs/transcript.md`.
+    /// What was said with one device, in order, in the notation of `docs/transcript.md`, without comments.
     pub fn transcript(&self, registration_id: &str) -> Vec<String> {
         self.service
             .with(|state| state.transcript().of(registration_id))
     }
 
-    /// Everything that was said, each line after its registration ID, or after `-` where none was known.
+    /// Everything that was said, each line after its registration ID, or after `-` where none was known. Comments
+    /// (`# …`) tell why somebody was refused.
     pub fn transcript_all(&self) -> Vec<String> {
-        self.service.with(|state| state.transcript().all())
+        self.service.look(|state| state.transcript().all())
     }
 
     /// The messages that arrived at the hubs, in order.
     pub fn telemetry(&self) -> Vec<Telemetry> {
-        self.service.with(|state| state.telemetry().to_vec())
+        self.service.look(|state| state.telemetry().to_vec())
     }
 
     /// The custom payload of the device's last register call.
     pub fn received_payload(&self, registration_id: &str) -> Option<serde_json::Value> {
         self.service
-            .with(|state| state.device(registration_id)?.registration.payload.clone())
+            .look(|state| state.find(registration_id)?.registration.payload.clone())
     }
 
     /// The hub and the device ID that were assigned last.
     pub fn assignment(&self, registration_id: &str) -> Option<(String, String)> {
-        let of = |state: &mut State| {
-            state
-                .device(registration_id)?
-                .registration
-                .assignment
-                .clone()
-        };
+        let of = |state: &State| state.find(registration_id)?.registration.assignment.clone();
         self.service
-            .with(of)
+            .look(of)
             .map(|assignment| (assignment.hub, assignment.device_id))
+    }
+
+    /// All devices that are enrolled or have shown themselves, and how far they are, by registration ID.
+    pub fn devices(&self) -> Vec<DeviceState> {
+        self.service.look(|state| {
+            state
+                .devices
+                .values()
+                .map(|device| DeviceState::of(state, device))
+                .collect()
+        })
+    }
+
+    /// Waits until something may have changed since this returned `seen`, at most for `patience`; returns what to call
+    /// it with next. Begin with 0.
+    pub fn wait_for_change(&self, seen: u64, patience: Duration) -> u64 {
+        self.service
+            .wait(patience, |state| {
+                (state.changes > seen).then_some(state.changes)
+            })
+            .unwrap_or(seen)
     }
 
     /// Waits until `count` messages have arrived, at most for `patience`; tells whether they have.
@@ -198,11 +257,13 @@ impl Emulator {
 
     /// Waits until a device is connected to the hub that it is assigned to, at most for `patience`.
     pub fn wait_for_hub_connection(&self, registration_id: &str, patience: Duration) -> bool {
-        self.service
-            .wait(patience, |state| {
-                state.is_at_hub(registration_id).then_some(())
-            })
-            .is_some()
+        let is_there = |state: &State| {
+            state
+                .identity(state.find(registration_id)?)?
+                .is_connected()
+                .then_some(())
+        };
+        self.service.wait(patience, is_there).is_some()
     }
 
     /// From now on a device (or group) belongs to another hub: its next registration removes the old identity and
@@ -227,12 +288,18 @@ impl Emulator {
     /// # Errors
     /// When a fault is not in the notation, or there is no such device or group.
     pub fn set_faults(&self, name: &str, faults: &[&str]) -> Result<(), SetFaultsError> {
-        let faults: Vec<Fault> = faults
-            .iter()
-            .map(|text| Fault::parse(text))
-            .collect::<Result<_, _>>()
-            .map_err(SetFaultsError::Notation)?;
+        let faults = parse(faults)?;
         Ok(self.change(name, |settings| settings.faults.clone_from(&faults))?)
+    }
+
+    /// Replaces the faults of the service, which meet every device, and connections of nobody yet.
+    ///
+    /// # Errors
+    /// When a fault is not in the notation.
+    pub fn set_service_faults(&self, faults: &[&str]) -> Result<(), SetFaultsError> {
+        let faults = parse(faults)?;
+        self.service.with(|state| state.faults = faults);
+        Ok(())
     }
 
     /// Removes an enrollment. The identity at the hub stays.
@@ -286,6 +353,13 @@ impl std::fmt::Debug for Emulator {
     }
 }
 
+fn parse(faults: &[&str]) -> Result<Vec<Fault>, SetFaultsError> {
+    let faults = faults.iter().map(|text| Fault::parse(text));
+    faults
+        .collect::<Result<_, _>>()
+        .map_err(SetFaultsError::Notation)
+}
+
 fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {
     let ready = || {
         let listener = TcpListener::bind(address)?;
@@ -299,7 +373,7 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {
 /// Serves until `stopped` is told or its sender is gone; every connection ends with it.
 fn run(
     service: Arc<Service>,
-    tls: Arc<ServerConfig>,
+    tls: tls::Certificates,
     listeners: [(TcpListener, Speaks); 2],
     stopped: oneshot::Receiver<()>,
 ) -> Result<JoinHandle<()>, StartError> {
@@ -316,7 +390,7 @@ fn run(
         runtime.spawn(listener::serve(
             Arc::clone(&service),
             listener,
-            Arc::clone(&tls),
+            tls.clone(),
             speaks,
         ));
     }

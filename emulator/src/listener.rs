@@ -3,7 +3,7 @@
 use crate::fault::{Misdeed, Plain, Stage};
 use crate::mqtt::{self, GARBAGE, Peer};
 use crate::service::{Service, Via};
-use rustls::ServerConfig;
+use crate::tls::Certificates;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +22,7 @@ pub(crate) enum Speaks {
 pub(crate) async fn serve(
     service: Arc<Service>,
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: Certificates,
     speaks: Speaks,
 ) {
     loop {
@@ -30,7 +30,7 @@ pub(crate) async fn serve(
         let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
-        let (service, tls) = (Arc::clone(&service), Arc::clone(&tls));
+        let (service, tls) = (Arc::clone(&service), tls.clone());
         tokio::spawn(connection(service, stream, tls, speaks));
     }
 }
@@ -38,7 +38,7 @@ pub(crate) async fn serve(
 async fn connection(
     service: Arc<Service>,
     mut stream: TcpStream,
-    tls: Arc<ServerConfig>,
+    tls: Certificates,
     speaks: Speaks,
 ) {
     let _ = stream.set_nodelay(true);
@@ -74,7 +74,7 @@ async fn connection(
 async fn handshake(
     service: &Service,
     stream: TcpStream,
-    tls: Arc<ServerConfig>,
+    tls: Certificates,
 ) -> Option<TlsStream<TcpStream>> {
     let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
     let said = |error: std::io::Error| service.say(None, format!("! tls {error}"));
@@ -82,7 +82,8 @@ async fn handshake(
     if play(service, Stage::Tls, &mut hello.io).await.is_break() {
         return None;
     }
-    hello.into_stream(tls).await.map_err(said).ok()
+    let config = tls.serve(hello.client_hello().server_name());
+    hello.into_stream(config).await.map_err(said).ok()
 }
 
 async fn play(service: &Service, stage: Stage, stream: &mut TcpStream) -> ControlFlow<()> {

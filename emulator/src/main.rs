@@ -1,8 +1,12 @@
 //! `dps-emulator`: serves a configuration until it is told to stop.
 
+#![expect(clippy::disallowed_methods, reason = "a program for a developer's machine; its table is redrawn by the clock")]
+
+mod table;
+
 use clap::{Parser, Subcommand};
 use dps_emulator::{Config, Emulator};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: &std::path::Path, _json: bool) -> ExitCode {
+fn serve(config: &std::path::Path, json: bool) -> ExitCode {
     let config = match Config::from_file(config) {
         Ok(config) => config,
         Err(error) => return fail(CONFIG, &error),
@@ -61,7 +65,12 @@ fn serve(config: &std::path::Path, _json: bool) -> ExitCode {
     if let Err(error) = announce(&emulator) {
         return fail(IO, &error);
     }
-    match until_told() {
+    let told = if json || !std::io::stderr().is_terminal() {
+        until_told()
+    } else {
+        table::show_while(&emulator, until_told)
+    };
+    match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(IO, &error),
     }

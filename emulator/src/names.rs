@@ -113,3 +113,100 @@ fn hex(digit: u8) -> Option<u8> {
         .to_digit(16)
         .and_then(|value| u8::try_from(value).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn vectors() -> Value {
+        serde_json::from_str(include_str!("../../tests/data/test-vectors.json")).unwrap()
+    }
+
+    #[test]
+    fn the_documented_rule_for_registration_ids() {
+        let rule = &vectors()["registration_id_rule"];
+        for id in rule["accept"].as_array().unwrap() {
+            assert!(is_registration_id(id.as_str().unwrap()), "{id}");
+        }
+        for id in rule["reject"].as_array().unwrap() {
+            assert!(!is_registration_id(id.as_str().unwrap()), "{id}");
+        }
+        for case in rule["sources_disagree"].as_array().unwrap() {
+            assert_eq!(
+                is_registration_id(case["value"].as_str().unwrap()),
+                case["docs_prose"],
+                "{case}"
+            );
+        }
+    }
+
+    #[test]
+    fn percent_encoding_of_the_vectors() {
+        for case in vectors()["url_encoding"]["cases"].as_array().unwrap() {
+            let plain = case["registration_id"].as_str().unwrap();
+            assert_eq!(percent_encode(plain), case["rfc3986_upper"], "{case}");
+            for spelling in ["rfc3986_upper", "rfc3986_lower"] {
+                assert_eq!(
+                    percent_decode(case[spelling].as_str().unwrap()).as_deref(),
+                    Some(plain),
+                    "{case}"
+                );
+            }
+        }
+        for broken in ["%", "%4", "%zz", "%ff", "%+1"] {
+            assert_eq!(percent_decode(broken), None, "{broken}");
+        }
+        assert_eq!(percent_decode("a+b").as_deref(), Some("a+b"));
+    }
+
+    #[test]
+    fn user_names_of_the_vectors() {
+        for case in vectors()["mqtt"]["connect"].as_array().unwrap() {
+            let user = UserName::parse(case["username"].as_str().unwrap());
+            let Some(UserName::Dps {
+                scope,
+                registration_id,
+                api_version,
+            }) = user
+            else {
+                panic!("{case}")
+            };
+            assert_eq!(registration_id, case["client_id"], "{case}");
+            let plain =
+                format!("{scope}/registrations/{registration_id}/api-version={api_version}");
+            assert!(
+                case["username"].as_str().unwrap().starts_with(&plain),
+                "{case}"
+            );
+        }
+        let device = vectors()["hub_mqtt"][0]["username"]
+            .as_str()
+            .map(UserName::parse);
+        let hub = UserName::Hub {
+            hub: "contoso.azure-devices.net".to_owned(),
+            device_id: "my-device-01".to_owned(),
+            api_version: "2021-04-12".to_owned(),
+        };
+        assert_eq!(device, Some(Some(hub)));
+    }
+
+    #[test]
+    fn what_is_no_user_name() {
+        for text in [
+            "",
+            "0ne/registrations/gw",
+            "0ne/registrations/gw/?api-version=2021-06-01",
+            "0ne/registrations/gw/api-version=2021-06-01&evil=1",
+            "0ne/registrations/gw/api-version=2021-06-01&ClientVersion=%zz",
+            "0ne/registrations/gw/api-version=2021-06-01&ClientVersion=a&b=c",
+            "hub/gw/api-version=2021-04-12",
+            "hub/gw/?x=1",
+            "hub/gw/?api-version=",
+            "/gw/?api-version=2021-04-12",
+            "hub/gw/module/?api-version=2021-04-12",
+        ] {
+            assert_eq!(UserName::parse(text), None, "{text}");
+        }
+    }
+}

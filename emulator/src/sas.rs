@@ -80,3 +80,67 @@ fn signature(encoded: &str) -> Option<Vec<u8>> {
     }
     STANDARD.decode(percent_decode(encoded)?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn vectors() -> Value {
+        serde_json::from_str(include_str!("../../tests/data/test-vectors.json")).unwrap()
+    }
+
+    fn key(case: &Value, name: &str) -> Vec<u8> {
+        STANDARD.decode(case[name].as_str().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn tokens_of_the_vectors_verify_with_their_key_and_with_no_other() {
+        for case in vectors()["sas_tokens"].as_array().unwrap() {
+            let token = Token::parse(case["token"].as_str().unwrap()).unwrap();
+            assert_eq!(token.resource, case["resource_uri"], "{case}");
+            assert_eq!(token.expiry, case["se"].as_u64().unwrap(), "{case}");
+            assert_eq!(token.key_name.as_deref(), case["skn"].as_str(), "{case}");
+            assert!(token.is_signed_with(&key(case, "key_b64")), "{case}");
+            assert!(
+                !token.is_signed_with(b"another key of some bytes"),
+                "{case}"
+            );
+            if case["matches_published"] == false {
+                let published = Token::parse(case["published_token"].as_str().unwrap()).unwrap();
+                assert!(!published.is_signed_with(&key(case, "key_b64")), "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn derived_keys_of_the_vectors() {
+        for case in vectors()["derived_device_keys"].as_array().unwrap() {
+            let derived = derived_key(
+                &key(case, "group_key_b64"),
+                case["registration_id"].as_str().unwrap(),
+            );
+            assert_eq!(STANDARD.encode(derived), case["derived_key_b64"], "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token() {
+        for text in [
+            "",
+            "Bearer x",
+            "SharedAccessSignature ",
+            "SharedAccessSignature sr=a&sig=YQ%3D%3D",
+            "SharedAccessSignature sr=a&sig=YQ%3D%3D&se=x",
+            "SharedAccessSignature sr=a&sig=YQ%3D%3D&se=+1",
+            "SharedAccessSignature sr=a&sig=YQ%3D%3D&se=",
+            "SharedAccessSignature sr=a&sig=YQ==&se=1",
+            "SharedAccessSignature sr=a&sig=YQ&se=1",
+            "SharedAccessSignature sr=a&sr=a&sig=YQ%3D%3D&se=1",
+            "SharedAccessSignature sr=a&sig=YQ%3D%3D&se=1&x=y",
+            "SharedAccessSignature sr=a%&sig=YQ%3D%3D&se=1",
+        ] {
+            assert_eq!(Token::parse(text), None, "{text}");
+        }
+    }
+}

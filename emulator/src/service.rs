@@ -5,6 +5,7 @@ use crate::attest::{Audience, Credential, Proof, Refusal, valid_token};
 use crate::config::{self, Config, Group, Kinder, Settings};
 use crate::fault::{self, Fault, Lie, Misdeed, Stage};
 use crate::hub::{Hubs, Identity, Telemetry};
+use crate::names::is_registration_id;
 use crate::registration::Registration;
 use crate::transcript::{self, NOBODY, Transcript};
 use std::collections::{BTreeMap, HashSet};
@@ -45,9 +46,11 @@ pub(crate) struct State {
     pub(crate) devices: BTreeMap<String, Device>,
     groups: Vec<Group>,
     removed: HashSet<String>,
-    faults: Vec<Fault>,
+    pub(crate) faults: Vec<Fault>,
     pub(crate) hubs: Hubs,
     transcript: Transcript,
+    /// Grows whenever something may have changed.
+    pub(crate) changes: u64,
 }
 
 /// One device: an individual enrollment, or a member of a group since it first said its name.
@@ -78,6 +81,7 @@ impl Service {
             faults: config.service.faults.clone(),
             hubs: Hubs::default(),
             transcript,
+            changes: 0,
         };
         Ok(Self {
             config: config.service,
@@ -86,11 +90,19 @@ impl Service {
         })
     }
 
-    /// The state, for one short step; whoever waits is told afterwards.
+    /// The state, to be changed in one short step; whoever waits is told afterwards.
     pub(crate) fn with<T>(&self, step: impl FnOnce(&mut State) -> T) -> T {
-        let result = step(&mut self.lock());
+        let mut state = self.lock();
+        state.changes += 1;
+        let result = step(&mut state);
+        drop(state);
         self.changed.notify_all();
         result
+    }
+
+    /// The state, to be looked at.
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
+        at(&self.lock())
     }
 
     /// Waits until `done` finds what it looks for, at most for `patience`.
@@ -162,6 +174,26 @@ impl Service {
         registration_id: &str,
         shown: &Credential,
     ) -> Result<(), Refusal> {
+        let admitted = self.check(scope, registration_id, shown);
+        self.explain(registration_id, &admitted);
+        admitted
+    }
+
+    /// Writes down why somebody is refused, which the client is not told, as a comment.
+    pub(crate) fn explain<T>(&self, device: &str, admitted: &Result<T, Refusal>) {
+        if let Err(refusal) = admitted {
+            self.with(|state| {
+                state
+                    .transcript
+                    .add(device, &format!("# refused: {refusal}"))
+            });
+        }
+    }
+
+    fn check(&self, scope: &str, registration_id: &str, shown: &Credential) -> Result<(), Refusal> {
+        if !is_registration_id(registration_id) {
+            return Err(Refusal::Name);
+        }
         let kinder = &self.config.kinder;
         let audience = Audience::registration(scope, registration_id);
         match shown {
@@ -172,9 +204,10 @@ impl Service {
         if scope != self.config.id_scope {
             return Err(Refusal::Scope);
         }
+        let name = Some(registration_id);
         self.with(|state| {
             state.admit(registration_id, |proof| {
-                proof.admits(shown, &audience, Some(registration_id), kinder)
+                proof.admits(shown, &audience, name, kinder)
             })
         })
     }
@@ -195,7 +228,7 @@ impl State {
                 device.registration_id.clone()
             }
         };
-        self.transcript.add(&name, line);
+        self.transcript.add(&name, &line);
     }
 
     pub(crate) fn transcript(&self) -> &Transcript {
@@ -320,11 +353,14 @@ impl State {
         self.devices.remove(&key).is_some()
     }
 
-    pub(crate) fn is_at_hub(&self, registration_id: &str) -> bool {
-        let device = self.devices.get(&registration_id.to_lowercase());
-        let assignment = device.and_then(|device| device.registration.assignment.as_ref());
-        let identity = assignment.and_then(|at| self.hubs.identity(&at.hub, &at.device_id));
-        identity.is_some_and(Identity::is_connected)
+    pub(crate) fn find(&self, registration_id: &str) -> Option<&Device> {
+        self.devices.get(&registration_id.to_lowercase())
+    }
+
+    /// The device's identity at the hub that it is assigned to.
+    pub(crate) fn identity(&self, device: &Device) -> Option<&Identity> {
+        let assignment = device.registration.assignment.as_ref()?;
+        self.hubs.identity(&assignment.hub, &assignment.device_id)
     }
 
     pub(crate) fn remove_from_hub(&mut self, registration_id: &str) -> bool {

@@ -9,7 +9,7 @@ use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Why the listeners have no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -37,37 +37,68 @@ pub enum TlsError {
 /// What clients have to trust, and what the listeners serve with.
 pub(crate) struct Identity {
     pub(crate) ca_pem: String,
-    pub(crate) server: Arc<ServerConfig>,
+    pub(crate) certificates: Certificates,
+}
+
+/// The certificate for each client.
+#[derive(Debug, Clone)]
+pub(crate) struct Certificates {
+    usual: Arc<ServerConfig>,
+    /// For those who ask for one of these names.
+    hub: Option<(Vec<String>, Arc<ServerConfig>)>,
+}
+
+impl Certificates {
+    /// What to serve a client with that sent this SNI.
+    pub(crate) fn serve(&self, name: Option<&str>) -> Arc<ServerConfig> {
+        let asked = |names: &[String]| {
+            name.is_some_and(|name| names.iter().any(|hub| hub.eq_ignore_ascii_case(name)))
+        };
+        match &self.hub {
+            Some((names, config)) if asked(names) => Arc::clone(config),
+            Some(_) | None => Arc::clone(&self.usual),
+        }
+    }
 }
 
 impl Identity {
     pub(crate) fn new(config: &config::Service, hubs: &[String]) -> Result<Self, TlsError> {
-        let key = match config.server_key {
-            ServerKey::Rsa => rsa_key(&SERVER_KEY)?,
-            ServerKey::Ecdsa => Key::generate(Algorithm::EcP256)?,
+        let new_key = || match config.server_key {
+            ServerKey::Rsa => rsa_key(),
+            ServerKey::Ecdsa => Key::generate(Algorithm::EcP256),
         };
+        let key = new_key()?;
         let ca = match &config.own_ca {
             Some((certificate, key)) => Authority::read(&read(certificate)?, &read(key)?)?,
-            None => throw_away(rsa_key(&CA_KEY)?)?,
+            None => throw_away(new_key()?)?,
         };
-        let chain = chain(config, hubs, &ca, &key)?;
+        let serve = |fault| {
+            let chain = chain(fault, names(config, hubs), &ca, &key)?;
+            Ok::<_, TlsError>(Arc::new(server(config, &chain, key.der())?))
+        };
+        let usual = serve(config.server_certificate)?;
+        let hub = config
+            .hub_certificate
+            .map(|fault| serve(fault).map(|server| (hubs.to_vec(), server)))
+            .transpose()?;
         Ok(Self {
             ca_pem: ca.certificate_pem().to_owned(),
-            server: Arc::new(server(config, &chain, key.der())?),
+            certificates: Certificates { usual, hub },
         })
     }
 }
 
-/// RSA keys take long to make, so that all emulators of a process share theirs.
-static SERVER_KEY: OnceLock<Key> = OnceLock::new();
-static CA_KEY: OnceLock<Key> = OnceLock::new();
-
-fn rsa_key(place: &OnceLock<Key>) -> Result<Key, PkiError> {
-    if let Some(key) = place.get() {
+/// An RSA key takes up to a second or two to make: there is one in a process, for all its servers and for their CAs.
+/// Nobody has to be protected by them, and the chain is all RSA, as the service's is.
+fn rsa_key() -> Result<Key, PkiError> {
+    static KEY: OnceLock<Key> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(key) = KEY.get() {
         return key.copy();
     }
     let key = Key::generate(Algorithm::Rsa2048)?;
-    place.get_or_init(|| key).copy()
+    KEY.get_or_init(|| key).copy()
 }
 
 /// Each has its own name: with a shared key, one emulator's CA must not vouch for another emulator.
@@ -88,12 +119,7 @@ fn read(path: &PathBuf) -> Result<String, TlsError> {
     })
 }
 
-fn chain(
-    config: &config::Service,
-    hubs: &[String],
-    ca: &Authority,
-    key: &Key,
-) -> Result<String, PkiError> {
+fn names(config: &config::Service, hubs: &[String]) -> Vec<String> {
     let usual = [
         "localhost",
         "127.0.0.1",
@@ -105,7 +131,16 @@ fn chain(
     names.extend(hubs.iter().cloned());
     names.sort();
     names.dedup();
-    match config.server_certificate {
+    names
+}
+
+fn chain(
+    fault: ServerCertificate,
+    names: Vec<String>,
+    ca: &Authority,
+    key: &Key,
+) -> Result<String, PkiError> {
+    match fault {
         ServerCertificate::Good => ca.server(key, &names, pki::VALID),
         ServerCertificate::Expired => ca.server(key, &names, pki::EXPIRED),
         ServerCertificate::NotYetValid => ca.server(key, &names, pki::NOT_YET_VALID),

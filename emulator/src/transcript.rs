@@ -33,19 +33,20 @@ impl Transcript {
         })
     }
 
-    pub(crate) fn add(&mut self, device: &str, line: String) {
+    pub(crate) fn add(&mut self, device: &str, line: &str) {
+        let (device, line) = (one_line(device), one_line(line));
         if let Some(file) = &mut self.file {
             // A full disk must not stop the service; what is missing in the file is still in memory.
             let _ = writeln!(file, "{device} {line}");
         }
-        self.lines.push((device.to_owned(), line));
+        self.lines.push((device, line));
     }
 
+    /// The lines of one device, without the comments.
     pub(crate) fn of(&self, device: &str) -> Vec<String> {
-        let own = self
-            .lines
-            .iter()
-            .filter(|(of, _)| of.eq_ignore_ascii_case(device));
+        let is_own =
+            |of: &str, line: &str| of.eq_ignore_ascii_case(device) && !line.starts_with('#');
+        let own = self.lines.iter().filter(|(of, line)| is_own(of, line));
         own.map(|(_, line)| line.clone()).collect()
     }
 
@@ -69,6 +70,15 @@ pub(crate) fn answer_line(status: u16, retry_after: Option<&str>, body: &[u8]) -
     line
 }
 
+/// What a client says must not look like a line of its own, nor move a terminal's cursor.
+fn one_line(text: &str) -> String {
+    let escaped = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
 fn scrubbed(body: &[u8]) -> String {
     const LONGEST: usize = 8 * 1024;
     if body.len() > LONGEST {
@@ -79,7 +89,7 @@ fn scrubbed(body: &[u8]) -> String {
             scrub(&mut json);
             json.to_string()
         }
-        Err(_) => String::from_utf8_lossy(body).escape_debug().to_string(),
+        Err(_) => one_line(&String::from_utf8_lossy(body)),
     }
 }
 
@@ -93,5 +103,36 @@ fn scrub(json: &mut serde_json::Value) {
         } else {
             scrub(value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_one_line_and_hold_no_secret() {
+        let body = br#"{"registrationState":{"payload":{"wifi":"s3cret"},"tpm":{"authenticationKey":"AAAA"}},"status":"assigned"}"#;
+        assert_eq!(
+            answer_line(200, None, body),
+            r#"< 200 {"registrationState":{"payload":"(scrubbed)","tpm":{"authenticationKey":"(scrubbed)"}},"status":"assigned"}"#
+        );
+        let retry_after = Some("Wed, 21 Oct 2026 07:28:00 GMT");
+        assert_eq!(
+            answer_line(503, retry_after, b"<html>\r\n\x1b[2J"),
+            "< 503 retry-after=Wed%2C%2021%20Oct%202026%2007%3A28%3A00%20GMT <html>\\r\\n\\u{1b}[2J"
+        );
+        assert_eq!(answer_line(429, None, b""), "< 429");
+        assert_eq!(
+            answer_line(200, None, &[b' '; 10_000]),
+            "< 200 (10000 bytes)"
+        );
+    }
+
+    #[test]
+    fn a_client_cannot_forge_a_line() {
+        let mut transcript = Transcript::default();
+        transcript.add("gw\n-", "> query x\n= assigned hub gw");
+        assert_eq!(transcript.all(), ["gw\\n- > query x\\n= assigned hub gw"]);
     }
 }

@@ -40,9 +40,9 @@ impl Attestation {
     pub fn open(profile: &Profile, root: &Path, credentials: Option<&Path>) -> Result<Self, AttestationError> {
         match profile {
             Profile::SymmetricKey { registration_id, primary, secondary } => {
-                let registration_id = identity::registration_id(registration_id, None, root)?;
                 let primary = SymmetricKey::open(primary, credentials)?;
                 let secondary = secondary.as_ref().map(|source| SymmetricKey::open(source, credentials)).transpose()?;
+                let registration_id = identity::registration_id(registration_id, None, root)?;
                 Ok(Self { registration_id, means: Means::SymmetricKey { primary, secondary } })
             }
             Profile::X509 { registration_id, chain, key } => {

@@ -9,6 +9,7 @@ use super::args::{self, Cli};
 use super::{environment, output};
 use crate::agent::{Agent, Surroundings};
 use crate::blame::Blame;
+use crate::check::{Check, Examined, examine};
 use crate::config::{self, Config, Loaded, Source};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -82,8 +83,19 @@ pub fn status(cli: &Cli) -> Ended {
 }
 
 /// `check`
-pub async fn check(_cli: &Cli, _options: &args::Check) -> Ended {
-    Err(Failure::new(Blame::Usage, "check is not built yet"))
+pub async fn check(cli: &Cli, options: &args::Check) -> Ended {
+    let Surroundings { root, credentials, .. } = surroundings(Transcript::log_only(), Progress::Silent);
+    let examined = Examined { source: source(cli), environment: &environment, root, credentials, offline: options.offline };
+    let mut tell = |check: &Check| {
+        if !cli.json {
+            output::print(&format!("{check}\n"));
+        }
+    };
+    let findings = examine(examined, &mut tell).await;
+    if cli.json {
+        output::print_json(&findings.to_json());
+    }
+    Ok(findings.exit_code())
 }
 
 /// `config show` and `config validate`

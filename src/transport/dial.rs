@@ -39,15 +39,26 @@ pub(crate) struct Dialer {
 impl Dialer {
     /// An encrypted connection to `host`, whose certificate has been checked, before the deadline.
     pub(crate) async fn dial(&self, host: &HostName, port: u16, deadline: Deadline) -> Result<Stream, Failure> {
-        let tcp = match self.proxy.as_ref().filter(|proxy| !proxy::is_excepted(proxy, host)) {
-            Some(proxy) => {
-                let credentials = proxy::credentials(proxy)?;
-                let tcp = connect(&proxy.host, proxy.port, deadline).await?;
-                let name = proxy::name(proxy);
-                deadline.bound(Stage::Proxy, &name, proxy::ask(tcp, proxy, credentials, host, port)).await??
-            }
-            None => connect(host, port, deadline).await?,
-        };
+        let tcp = self.reach(host, port, deadline).await?;
+        self.secure(tcp, host, port, deadline).await
+    }
+
+    /// The proxy through which this port is reached, if it is not reached directly.
+    pub(crate) fn proxy_for(&self, host: &HostName, port: u16) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|proxy| proxy.serves(host, port))
+    }
+
+    /// The first half of [`Dialer::dial`]: a connection to `host`, through its proxy where it has one, not encrypted yet.
+    pub(crate) async fn reach(&self, host: &HostName, port: u16, deadline: Deadline) -> Result<TcpStream, Lost> {
+        let Some(proxy) = self.proxy_for(host, port) else { return connect(host, port, deadline).await };
+        let credentials = proxy::credentials(proxy)?;
+        let tcp = connect(&proxy.host, proxy.port, deadline).await?;
+        let name = proxy::name(proxy);
+        deadline.bound(Stage::Proxy, &name, proxy::ask(tcp, proxy, credentials, host, port)).await?
+    }
+
+    /// The second half of [`Dialer::dial`].
+    pub(crate) async fn secure(&self, tcp: TcpStream, host: &HostName, port: u16, deadline: Deadline) -> Result<Stream, Failure> {
         deadline.bound(Stage::Tls, &place(host, port), self.handshake(tcp, host, port)).await?
     }
 
@@ -71,8 +82,13 @@ pub(crate) fn place(host: &HostName, port: u16) -> String {
     format!("{}:{port}", host.in_url())
 }
 
+/// The addresses of `host`, at least one.
+pub(crate) async fn look_up(host: &HostName, port: u16, deadline: Deadline) -> Result<VecDeque<SocketAddr>, Lost> {
+    deadline.bound(Stage::Resolve, &format!("the name lookup of {host}"), resolve(host, port)).await?
+}
+
 async fn connect(host: &HostName, port: u16, deadline: Deadline) -> Result<TcpStream, Lost> {
-    let addresses = deadline.bound(Stage::Resolve, &format!("the name lookup of {host}"), resolve(host, port)).await??;
+    let addresses = look_up(host, port, deadline).await?;
     let place = place(host, port);
     let connected = deadline.bound(Stage::Connect, &place, race(addresses)).await?;
     connected.map_err(|error| unreachable(Stage::Connect, format!("{place} cannot be reached: {error}")))

@@ -101,5 +101,9 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        // TLS and HTTP have paragraphs for this.
+        Some(io::ErrorKind::UnexpectedEof) => "it was closed at the other end".to_owned(),
+        _ => error.to_string(),
+    }
 }

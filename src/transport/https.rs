@@ -29,8 +29,15 @@ type Connection = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
 pub(super) struct Call {
     /// Path and query, percent-encoded.
     pub(super) path: String,
-    /// With a body it is a PUT, without one a GET.
-    pub(super) body: Option<Vec<u8>>,
+    pub(super) verb: Verb,
+}
+
+/// The method, with the body where it has one.
+#[derive(Debug)]
+pub(super) enum Verb {
+    Get,
+    Put(Vec<u8>),
+    Post(Vec<u8>),
 }
 
 /// An open connection.
@@ -109,13 +116,18 @@ impl Session {
     }
 
     fn request(&self, call: Call, token: Option<Secret<String>>) -> Result<hyper::Request<Full<Bytes>>, Lost> {
+        let (method, body) = match call.verb {
+            Verb::Get => (Method::GET, None),
+            Verb::Put(body) => (Method::PUT, Some(body)),
+            Verb::Post(body) => (Method::POST, Some(body)),
+        };
         let mut request = hyper::Request::builder()
-            .method(if call.body.is_some() { Method::PUT } else { Method::GET })
+            .method(method)
             .uri(call.path)
             .header(header::HOST, &self.authority)
             .header(header::USER_AGENT, AGENT)
             .header(header::ACCEPT, "application/json");
-        if call.body.is_some() {
+        if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json; charset=utf-8");
         }
         if let Some(token) = token {
@@ -123,7 +135,7 @@ impl Session {
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
-        request.body(Full::from(call.body.unwrap_or_default())).map_err(|_| unspeakable())
+        request.body(Full::from(body.unwrap_or_default())).map_err(|_| unspeakable())
     }
 
     fn broken(&self, error: &hyper::Error) -> Failure {

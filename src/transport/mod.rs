@@ -7,7 +7,7 @@ mod https;
 mod mqtt;
 mod proxy;
 mod topic;
-mod wire;
+mod websocket;
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use crate::tls::{self, TlsError};
 use crate::transcript::Transcript;
 
 pub(crate) use deadline::Deadline;
-pub(crate) use dial::Dialer;
+pub(crate) use dial::{Dialer, look_up, place};
 pub(crate) use failure::{Failure, note};
 pub(crate) use mqtt::{Address, Hello, open};
 
@@ -115,6 +115,25 @@ impl<'a> Service<'a> {
         }
     }
 
+    /// How the service sees this device now, over HTTPS: the registration status lookup (DPS device API, HTTPS), which changes
+    /// nothing and costs nothing. 404 where the device has not registered yet.
+    pub(crate) async fn lookup(&mut self, slot: KeySlot, limits: Limits) -> Result<Answer, Failure> {
+        let mut open = self.connect(&Connection { via: Via::Https, slot, number: 0 }, limits).await?;
+        let Line::Https(session) = &mut open.line else { return Err(Lost::Nonsense("not an HTTPS connection".into()).into()) };
+        let call = https::Call { path: self.path(""), verb: https::Verb::Post(self.register_body.clone()) };
+        let answer = session.ask(call, self.token(slot)?, self.within(limits.reply)).await?;
+        self.open = Some(open);
+        self.close().await;
+        Ok(answer)
+    }
+
+    /// A connection over MQTT up to the subscription, and its end: it asks for nothing and changes nothing.
+    pub(crate) async fn knock(&mut self, connection: &Connection, limits: Limits) -> Result<(), Failure> {
+        self.open = Some(self.connect(connection, limits).await?);
+        self.close().await;
+        Ok(())
+    }
+
     /// Ends the connection in order, if there is one.
     pub async fn close(&mut self) {
         if let Some(open) = self.open.take() {
@@ -195,15 +214,19 @@ impl<'a> Service<'a> {
 
     /// The HTTPS call for a request (DPS device API, HTTPS).
     fn call(&self, request: &Request) -> https::Call {
+        match request {
+            Request::Register => https::Call { path: self.path("/register"), verb: https::Verb::Put(self.register_body.clone()) },
+            Request::Query(operation) => https::Call { path: self.path(&operation_path(operation)), verb: https::Verb::Get },
+        }
+    }
+
+    /// The path of this device's registration, with what follows it.
+    fn path(&self, rest: &str) -> String {
         let dps = &self.config.dps;
         let scope = percent_encode(dps.id_scope.as_str());
         let id = percent_encode(self.attestation.registration_id().as_str());
         let version = percent_encode(&dps.api_version);
-        let path = |rest: &str| format!("/{scope}/registrations/{id}/{rest}?api-version={version}");
-        match request {
-            Request::Register => https::Call { path: path("register"), body: Some(self.register_body.clone()) },
-            Request::Query(operation) => https::Call { path: path(&operation_path(operation)), body: None },
-        }
+        format!("/{scope}/registrations/{id}{rest}?api-version={version}")
     }
 
     /// A fresh token, or `None` where the client certificate in the handshake proves us.
@@ -232,7 +255,7 @@ pub(crate) fn credential(
 }
 
 fn operation_path(operation: &OperationId) -> String {
-    format!("operations/{}", percent_encode(operation.as_str()))
+    format!("/operations/{}", percent_encode(operation.as_str()))
 }
 
 impl Opened {
@@ -248,4 +271,4 @@ impl Opened {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,5 @@
-//! The HTTP proxy on the way: who is reached without it, its credentials, and CONNECT (RFC 9110 §9.3.6).
+//! The HTTP proxy on the way: its credentials, and CONNECT (RFC 9110 §9.3.6).
 
-use std::fs::File;
-use std::io::Read;
-use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use base64::Engine;
@@ -17,16 +13,10 @@ use super::failure::unreachable;
 use crate::config::{Proxy, ProxyCredentials};
 use crate::id::HostName;
 use crate::protocol::{Lost, Stage};
-use crate::secret::Secret;
+use crate::secret::{Secret, read_secret_file};
 
 /// A longer answer to CONNECT is not read, in bytes. An error page is not part of this: only the header is.
 const LONGEST_HEADER: usize = 16 * 1024;
-
-/// Whether `NO_PROXY` takes this host out: by name, by a domain it lies in (`example.net`, `.example.net`), by address, by network
-/// (`10.0.0.0/8`), or by `*`. No name is looked up for it.
-pub(super) fn is_excepted(proxy: &Proxy, host: &HostName) -> bool {
-    proxy.except.iter().any(|entry| matches(entry.trim(), host.as_str()))
-}
 
 /// `user:password` for the proxy, ready for the header. Read anew for each connection, so that a changed file counts at once.
 pub(super) fn credentials(proxy: &Proxy) -> Result<Option<Secret<String>>, Lost> {
@@ -106,54 +96,12 @@ fn verdict(status: u16, name: &str, place: &str) -> Result<(), Lost> {
     Err(unreachable(Stage::Proxy, format!("{name} answered CONNECT {place} with {status}: {cure}")))
 }
 
-fn matches(entry: &str, host: &str) -> bool {
-    if entry == "*" {
-        return true;
-    }
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return within(entry, address);
-    }
-    let domain = entry.strip_prefix("*.").or_else(|| entry.strip_prefix('.')).unwrap_or(entry);
-    let Some(start) = host.len().checked_sub(domain.len()) else { return false };
-    let ends_with = host.get(start..).is_some_and(|end| end.eq_ignore_ascii_case(domain));
-    !domain.is_empty() && ends_with && (start == 0 || host.as_bytes()[start - 1] == b'.')
-}
-
-/// `entry` is this address, or a network that holds it.
-fn within(entry: &str, address: IpAddr) -> bool {
-    let (network, length) = entry.split_once('/').map_or((entry, None), |(network, length)| (network, Some(length)));
-    let network = network.trim_start_matches('[').trim_end_matches(']');
-    let Ok(network) = network.parse::<IpAddr>() else { return false };
-    let Some(length) = length else { return network == address };
-    let (Ok(length), (network, address, width)) = (length.parse::<u32>(), bits(network, address)) else { return false };
-    // A shift by the whole width takes everything away: /0 holds every address of its kind.
-    length <= width && (network ^ address).checked_shr(width - length).unwrap_or(0) == 0
-}
-
-/// Both as numbers, and how many bits count. Addresses of two kinds have nothing in common, not even with /0.
-fn bits(network: IpAddr, address: IpAddr) -> (u128, u128, u32) {
-    match (network, address) {
-        (IpAddr::V4(network), IpAddr::V4(address)) => (u32::from(network).into(), u32::from(address).into(), 32),
-        (IpAddr::V6(network), IpAddr::V6(address)) => (network.into(), address.into(), 128),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => (0, u128::MAX, 0),
-    }
-}
-
 fn read(path: &Path) -> Result<Secret<String>, Lost> {
-    let fault = |what: String| Lost::Credential(format!("proxy_credentials_file {}: {what}", path.display()));
-    let mut file = File::open(path).map_err(|error| fault(format!("cannot be opened: {error}")))?;
-    let mode = file.metadata().map_err(|error| fault(format!("cannot be examined: {error}")))?.permissions().mode();
-    if mode & 0o007 != 0 {
-        return Err(fault(format!("everybody on this machine can use it (mode {:04o}): chmod 0640", mode & 0o7777)));
-    }
-    // Room for more than is read: a vector that grows leaves copies behind.
-    let mut bytes = Vec::with_capacity(2048);
-    let result = file.by_ref().take(1024).read_to_end(&mut bytes);
-    let bytes = Secret::new(bytes);
-    result.map_err(|error| fault(format!("cannot be read: {error}")))?;
+    let fault = |what: &str| Lost::Credential(format!("proxy_credentials_file: {what}"));
+    let bytes = read_secret_file(path).map_err(|error| fault(&error.to_string()))?;
     let text = std::str::from_utf8(bytes.expose()).unwrap_or_default().trim_end_matches(['\r', '\n']);
     if !text.contains(':') || text.contains(char::is_control) {
-        return Err(fault("it must hold one line, user:password, in UTF-8".to_owned()));
+        return Err(fault(&format!("{} must hold one line, user:password, in UTF-8", path.display())));
     }
     Ok(Secret::new(text.to_owned()))
 }

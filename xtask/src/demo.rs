@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::credentials::{self, Authority};
+use crate::credentials::{self, Authority, Certificate};
 use crate::emulator::{Emulator, ID_SCOPE, Plan};
 use crate::hub::{self, Credential, Hub};
 use crate::machine::{self, Need};
@@ -148,12 +148,13 @@ impl AgentConfig<'_> {
             Credential::SymmetricKey(key) => {
                 let file = home.join("device.key");
                 credentials::write_secret(&file, key)?;
-                format!("method = \"symmetric-key\"\nregistration_id = {:?}\nkey_file = {file:?}\n", self.registration_id)
+                format!("method = \"symmetric-key\"\nkey_file = {file:?}\n")
             }
-            Credential::X509(own) => {
-                format!("method = \"x509\"\ncertificate_file = {:?}\nprivate_key_file = {:?}\n", own.certificate, own.private_key)
+            Credential::X509(Certificate { certificate, private_key }) => {
+                format!("method = \"x509\"\ncertificate_file = {certificate:?}\nprivate_key_file = {private_key:?}\n")
             }
         };
+        let attestation = format!("[attestation]\nregistration_id = {:?}\n{attestation}", self.registration_id);
         let (mqtt, https) = self.ports;
         let ports = format!("mqtt_port = {mqtt}\nhttps_port = {https}\n");
         let config = home.join("config.toml");
@@ -164,7 +165,7 @@ impl AgentConfig<'_> {
         let hub = format!("[hub]\nverify = {:?}\n{ports}", self.verify);
         let directories =
             format!("[state]\ndirectory = {:?}\n[runtime]\ndirectory = {:?}\n", home.join("state"), home.join("run"));
-        std::fs::write(&config, format!("{dps}\n[attestation]\n{attestation}\n{hub}\n{directories}"))?;
+        std::fs::write(&config, format!("{dps}\n{attestation}\n{hub}\n{directories}"))?;
         Ok(config)
     }
 }

@@ -57,6 +57,12 @@ pub fn binary(package: &str, profile: Profile) -> Done<PathBuf> {
 /// The Cargo that started us, at the top of the checkout.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Cargo described this program to us in variables. Build scripts look at them too: ring would be compiled anew each time.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(root());
     command
 }

@@ -99,6 +99,8 @@ pub(crate) struct Service {
     pub(crate) tls: Vec<TlsVersion>,
     pub(crate) server_key: ServerKey,
     pub(crate) server_certificate: ServerCertificate,
+    /// Another certificate for clients whose SNI is a hub's name.
+    pub(crate) hub_certificate: Option<ServerCertificate>,
     pub(crate) own_ca: Option<(PathBuf, PathBuf)>,
     pub(crate) ca_out: Option<PathBuf>,
     pub(crate) hubs: Vec<String>,

@@ -8,6 +8,7 @@ use crate::fault::Fault;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -32,28 +33,17 @@ pub(super) fn read(text: &str) -> Result<Config, (String, Option<usize>)> {
             error.span().map(|span| span.start),
         )
     })?;
+    let mut known = HashSet::new();
     let enrollments = raw
         .enrollment
         .into_iter()
-        .map(|table| at(table, Enrollment::try_from))
-        .collect::<Result<Vec<_>, _>>()?;
+        .map(|table| at(table, |table| once(&mut known, table.try_into()?)));
+    let enrollments = enrollments.collect::<Result<Vec<_>, _>>()?;
     let groups = raw
         .group
         .into_iter()
         .map(|table| at(table, Group::try_from))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut known = std::collections::HashSet::new();
-    for enrollment in &enrollments {
-        if !known.insert(enrollment.registration_id.to_lowercase()) {
-            return Err((
-                format!(
-                    "registration_id \"{}\" is there twice",
-                    enrollment.registration_id
-                ),
-                None,
-            ));
-        }
-    }
     let service = at(raw.service, Service::try_from)?;
     Ok(Config {
         service,
@@ -64,10 +54,22 @@ pub(super) fn read(text: &str) -> Result<Config, (String, Option<usize>)> {
 
 fn at<R, T>(
     table: Spanned<R>,
-    check: impl Fn(R) -> Result<T, Wrong>,
+    check: impl FnOnce(R) -> Result<T, Wrong>,
 ) -> Result<T, (String, Option<usize>)> {
     let start = table.span().start;
     check(table.into_inner()).map_err(|wrong| (wrong.message, Some(wrong.at.unwrap_or(start))))
+}
+
+fn once(known: &mut HashSet<String>, enrollment: Enrollment) -> Result<Enrollment, Wrong> {
+    if known.insert(enrollment.registration_id.to_lowercase()) {
+        Ok(enrollment)
+    } else {
+        Err(format!(
+            "registration_id \"{}\" is there twice",
+            enrollment.registration_id
+        )
+        .into())
+    }
 }
 
 struct Wrong {
@@ -104,6 +106,7 @@ struct RawService {
     tls: Option<Vec<TlsVersion>>,
     server_key: Option<ServerKey>,
     server_certificate: Option<ServerCertificate>,
+    hub_certificate: Option<ServerCertificate>,
     ca_file: Option<PathBuf>,
     ca_key_file: Option<PathBuf>,
     ca_out: Option<PathBuf>,
@@ -131,9 +134,18 @@ impl TryFrom<RawService> for Service {
             (None, None) => None,
             _ => return Err("ca_file and ca_key_file go together".to_owned().into()),
         };
+        let host = raw.host.unwrap_or_else(|| "localhost".to_owned());
+        let hubs = raw
+            .hubs
+            .filter(|hubs| !hubs.is_empty())
+            .unwrap_or_else(|| vec!["localhost".to_owned()]);
+        if raw.hub_certificate.is_some() && hubs.contains(&host) {
+            let cure = "hub_certificate is chosen by name: host must differ from the hubs, \"127.0.0.1\" for example";
+            return Err(cure.to_owned().into());
+        }
         Ok(Self {
             id_scope: raw.id_scope,
-            host: raw.host.unwrap_or_else(|| "localhost".to_owned()),
+            host,
             listen: raw.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             mqtt_port: raw.mqtt_port,
             https_port: raw.https_port,
@@ -143,12 +155,10 @@ impl TryFrom<RawService> for Service {
                 .unwrap_or_else(|| vec![TlsVersion::V12]),
             server_key: raw.server_key.unwrap_or(ServerKey::Rsa),
             server_certificate: raw.server_certificate.unwrap_or(ServerCertificate::Good),
+            hub_certificate: raw.hub_certificate,
             own_ca,
             ca_out: raw.ca_out,
-            hubs: raw
-                .hubs
-                .filter(|hubs| !hubs.is_empty())
-                .unwrap_or_else(|| vec!["localhost".to_owned()]),
+            hubs,
             transcript_file: raw.transcript_file,
             wrong_key_on_mqtt: raw.wrong_key_on_mqtt.unwrap_or(WrongKey::Response),
             api_versions: raw

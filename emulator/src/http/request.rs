@@ -103,6 +103,7 @@ impl Reader {
     }
 
     async fn more<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> Result<(), Broken> {
+        self.received.reserve(8 * 1024);
         match stream.read_buf(&mut self.received).await {
             Ok(0) | Err(_) => Err(Broken::Closed),
             Ok(_) => Ok(()),

@@ -87,16 +87,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if let Some(packet) = decode(&mut self.received)? {
                 return Ok(packet);
             }
+            self.received.reserve(8 * 1024);
             match self.stream.read_buf(&mut self.received).await {
                 Ok(0) | Err(_) => return Err(ReadError::Closed),
                 Ok(_) => {}
             }
         }
-    }
-
-    /// Whether the client has already sent another whole packet.
-    pub(crate) fn has_more(&self) -> bool {
-        matches!(frame(&self.received), Ok(Some(_)))
     }
 
     /// Whether the client has already begun another PUBLISH.
@@ -354,6 +350,70 @@ impl Fields<'_> {
             Err("SUBSCRIBE or UNSUBSCRIBE without a filter")
         } else {
             Ok(items)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connect_byte_by_byte() {
+        let packet = b"\x10\x16\x00\x04MQTT\x04\xc2\x00\x3c\x00\x02gw\x00\x02us\x00\x02pw";
+        let mut received = Vec::new();
+        for byte in &packet[..packet.len() - 1] {
+            received.push(*byte);
+            assert!(decode(&mut received).unwrap().is_none());
+        }
+        received.extend([packet[packet.len() - 1], 0xc0]);
+        let connect = Connect {
+            level: 4,
+            clean_session: true,
+            keep_alive: 60,
+            client_id: "gw".to_owned(),
+            has_will: false,
+            user_name: Some("us".to_owned()),
+            password: Some("pw".to_owned()),
+        };
+        assert_eq!(
+            decode(&mut received).unwrap(),
+            Some(Packet::Connect(connect))
+        );
+        assert_eq!(received, [0xc0]);
+    }
+
+    #[test]
+    fn malformed_packets_are_refused() {
+        let cases: [&[u8]; 14] = [
+            b"\x00\x00",
+            b"\xf0\x00",
+            b"\x20\x02\x00\x00",
+            b"\xc1\x00",
+            b"\xc0\x01\x00",
+            b"\x10\x04\x00\x02MQ",
+            b"\x10\x0c\x00\x04MQTT\x04\x01\x00\x00\x00\x00",
+            b"\x10\x0c\x00\x04MQTT\x04\x40\x00\x00\x00\x00",
+            b"\x36\x05\x00\x01a\x00\x01",
+            b"\x32\x05\x00\x01a\x00\x00",
+            b"\x30\x03\x00\x01#",
+            b"\x82\x02\x00\x01",
+            b"\x80\x06\x00\x01\x00\x01a\x01",
+            b"\xff\xff\xff\xff\xff\x00",
+        ];
+        for case in cases {
+            assert!(decode(&mut case.to_vec()).is_err(), "{case:x?}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_one_to_three_bytes() {
+        for size in [0, 127, 128, 16_383, 16_384, 200_000] {
+            let packet = publish("t", 0, 0, &vec![7; size]);
+            let Ok(Some(Packet::Publish(read))) = decode(&mut packet.clone()) else {
+                panic!("{size}")
+            };
+            assert_eq!((read.topic.as_str(), read.payload.len()), ("t", size));
         }
     }
 }

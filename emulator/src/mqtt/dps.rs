@@ -100,9 +100,13 @@ fn return_code(
     }
     match admitted {
         Ok(()) | Err(Refusal::Scope | Refusal::Device) => ACCEPTED,
-        Err(Refusal::Nothing | Refusal::Malformed | Refusal::Audience | Refusal::Expired) => {
-            NOT_AUTHORIZED
-        }
+        Err(
+            Refusal::Name
+            | Refusal::Nothing
+            | Refusal::Malformed
+            | Refusal::Audience
+            | Refusal::Expired,
+        ) => NOT_AUTHORIZED,
         Err(Refusal::Signature | Refusal::OtherKind | Refusal::Certificate(_)) => {
             match link.service.config.wrong_key_on_mqtt {
                 WrongKey::Response => ACCEPTED,
@@ -146,14 +150,14 @@ impl Session {
                 .link
                 .close("a filter other than $dps/registrations/res/#"));
         }
-        let early = self.link.wire.has_more();
+        let early = self.link.wire.has_more_publish();
         let fault =
             self.link
                 .service
                 .fault(Some(&self.registration_id), Stage::Subscribe, fits_mqtt);
         self.link.play(fault.as_ref()).await?;
         if early && !self.link.service.is_kinder(Kinder::Order) {
-            return Err(self.link.close("a packet before SUBACK"));
+            return Err(self.link.close("a request before SUBACK"));
         }
         // QoS 2 is granted as 1.
         let granted = (*qos).min(1);

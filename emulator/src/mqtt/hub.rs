@@ -58,6 +58,7 @@ pub(super) async fn serve(
             .hubs
             .connect(&hub, &device_id, &shown, &link.service.config.kinder)
     });
+    link.service.explain(&link.device, &session);
     let Ok(session) = session else {
         return link.connack(NOT_AUTHORIZED).await;
     };

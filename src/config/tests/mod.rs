@@ -2,7 +2,9 @@
 
 mod combinations;
 mod environment;
+mod hostile;
 mod layering;
+mod shipped;
 mod shown;
 mod values;
 mod whole;

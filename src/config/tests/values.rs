@@ -36,6 +36,26 @@ fn what_is_not_toml_is_said_with_its_line() {
             "[dps]\nhost =\nid_scope\n",
             "F:2: not TOML: string values must be quoted, expected literal string; put the value in quotes\nF:3: not TOML: key with no value, expected `=`; write KEY = VALUE",
         ),
+        (
+            Whole,
+            "[dps]\nhost = [a, b\n",
+            "F:2: not TOML: string values must be quoted, expected literal string; put the value in quotes",
+        ),
+        (
+            Whole,
+            "[dps]\nhost = a b c\n",
+            "F:2: not TOML: string values must be quoted, expected literal string; put the value in quotes",
+        ),
+        (
+            Whole,
+            "[dps]\nhost = { a = b c = d }\n",
+            "F:2: not TOML: string values must be quoted, expected literal string; put the value in quotes",
+        ),
+        (
+            Whole,
+            "[dps]\nca_only = tru, fals\n",
+            "F:2: not TOML: invalid boolean, expected `true`; write true or false in small letters",
+        ),
     ]);
 }
 
@@ -304,8 +324,18 @@ fn a_source_of_the_registration_id_is_one_that_exists() {
         ),
         (
             AfterX509,
+            "registration_id_from = 'mac:abcdefghijklmnop'",
+            "F:7: [attestation] registration_id_from: names no network interface; write for instance \"mac:eth0\"",
+        ),
+        (
+            AfterX509,
             "registration_id_from = 'file:x'",
             "F:7: [attestation] registration_id_from: names no absolute path; write for instance \"file:/etc/serial\"",
+        ),
+        (
+            AfterX509,
+            "registration_id_from = 'machine-id'\nregistration_id_prefix = 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'",
+            "F:8: [attestation] registration_id_prefix: not the beginning of a registration ID; use at most 127 letters, digits and '-', '.', '_', ':'",
         ),
         (
             AfterX509,

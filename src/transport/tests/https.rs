@@ -1,14 +1,14 @@
 //! HTTPS against scripted peers.
 
 use super::*;
-use crate::transport::https::{Call, Session, open};
+use crate::transport::https::{Call, Session, Verb, open};
 
 fn register() -> Call {
-    Call { path: "/scope/registrations/gw%3A1/register?api-version=2021-06-01".to_owned(), body: Some(b"{}".to_vec()) }
+    Call { path: "/scope/registrations/gw%3A1/register?api-version=2021-06-01".to_owned(), verb: Verb::Put(b"{}".to_vec()) }
 }
 
 fn query() -> Call {
-    Call { path: "/scope/registrations/gw%3A1/operations/4.x?api-version=2021-06-01".to_owned(), body: None }
+    Call { path: "/scope/registrations/gw%3A1/operations/4.x?api-version=2021-06-01".to_owned(), verb: Verb::Get }
 }
 
 async fn connect(dialer: &Dialer, port: u16) -> Session {

@@ -3,6 +3,7 @@
 mod dialing;
 mod https;
 mod mqtt;
+pub(crate) mod service;
 mod websocket;
 
 use std::future::Future;
@@ -18,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::config::{Proxy, ProxyCredentials, Trust};
+use crate::config::{Proxy, Trust};
 use crate::id::HostName;
 use crate::protocol::Stage;
 
@@ -51,10 +52,11 @@ impl Pki {
     }
 }
 
-/// A file of its own under the target's temporary directory.
-fn scratch(name: &str, content: &[u8]) -> PathBuf {
-    let directory = std::env::temp_dir().join(format!("dps-agent-{:016x}", getrandom::u64().unwrap()));
-    std::fs::create_dir(&directory).unwrap();
+/// A file in a directory of its own beside the test program, where `cargo clean` finds it.
+pub(crate) fn scratch(name: &str, content: &[u8]) -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let directory = program.with_file_name("scratch").join(format!("{:016x}", getrandom::u64().unwrap()));
+    std::fs::create_dir_all(&directory).unwrap();
     let path = directory.join(name);
     std::fs::write(&path, content).unwrap();
     path
@@ -68,7 +70,7 @@ fn within(allowed: Duration) -> Deadline {
     Deadline::after(&clock(), allowed)
 }
 
-fn localhost() -> HostName {
+pub(crate) fn localhost() -> HostName {
     "localhost".parse().unwrap()
 }
 
@@ -85,7 +87,7 @@ fn with_certificate(issuer: &Authority, days: Days) -> Dialer {
 }
 
 /// Serves one connection after the other, each by this script, until the test ends.
-async fn peer<F: Future<Output = ()> + Send + 'static>(script: impl Fn(TcpStream) -> F + Send + 'static) -> u16 {
+pub(crate) async fn peer<F: Future<Output = ()> + Send + 'static>(script: impl Fn(TcpStream) -> F + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -101,7 +103,7 @@ async fn tls_peer<F: Future<Output = ()> + Send + 'static>(script: impl Fn(Tls) 
     tls_peer_with(PKI.server("localhost", VALID), script).await
 }
 
-async fn tls_peer_with<F: Future<Output = ()> + Send + 'static>(
+pub(crate) async fn tls_peer_with<F: Future<Output = ()> + Send + 'static>(
     config: Arc<ServerConfig>,
     script: impl Fn(Tls) -> F + Send + Sync + Clone + 'static,
 ) -> u16 {
@@ -118,7 +120,7 @@ async fn tls_peer_with<F: Future<Output = ()> + Send + 'static>(
 }
 
 /// Says nothing and keeps the connection until the client gives up.
-async fn silence(mut stream: impl tokio::io::AsyncRead + Unpin) {
+pub(crate) async fn silence(mut stream: impl tokio::io::AsyncRead + Unpin) {
     let mut nothing = Vec::new();
     let _ = stream.read_to_end(&mut nothing).await;
 }

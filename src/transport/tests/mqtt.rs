@@ -6,7 +6,7 @@ use super::*;
 use crate::transport::mqtt::{Session, open};
 
 const REGISTER: &[u8] = br#"{"registrationId":"gw-0001"}"#;
-const SUBSCRIBE: &[u8] = b"\x82\x1c\x00\x01\x00\x17$dps/registrations/res/#\x01";
+const SUBSCRIBE: &[u8] = b"\x82\x1d\x00\x01\x00\x18$dps/registrations/res/#\x01";
 const CONNACK: &[u8] = &[0x20, 2, 0, 0];
 const SUBACK: &[u8] = &[0x90, 3, 0, 1, 1];
 
@@ -120,10 +120,10 @@ async fn the_packets_are_the_documented_ones() {
     let answer = session.ask(&Request::Register, REGISTER, within(PATIENT)).await.unwrap();
     assert_eq!(answer, Answer { status: 202, retry_after: Some("3".to_owned()), body: b"{}".to_vec(), ..Answer::default() });
     session.disconnect().await;
-    let connect = b"\x10\x50\x00\x04MQTT\x04\xc2\x00\x00\x00\x07gw-0001\x00\x33scope/registrations/gw-0001/api-version=2021-06-01\x00\x05token";
+    let connect = b"\x10\x4e\x00\x04MQTT\x04\xc2\x00\x00\x00\x07gw-0001\x00\x32scope/registrations/gw-0001/api-version=2021-06-01\x00\x05token";
     assert_eq!(String::from_utf8_lossy(&seen.recv().await.unwrap()), String::from_utf8_lossy(connect));
     assert_eq!(seen.recv().await.unwrap(), SUBSCRIBE);
-    let publish = [&b"\x32\x63\x00\x33$dps/registrations/PUT/iotdps-register/?$rid=RID"[..], &[0, 2], REGISTER].concat();
+    let publish = [&b"\x32\x5f\x00\x3f$dps/registrations/PUT/iotdps-register/?$rid=RID"[..], &[0, 2], REGISTER].concat();
     assert_eq!(String::from_utf8_lossy(&seen.recv().await.unwrap()), String::from_utf8_lossy(&publish));
     assert_eq!(seen.recv().await.unwrap(), [0x40, 2, 0, 77]);
     assert_eq!(seen.recv().await.unwrap(), [0xe0, 0]);
@@ -224,7 +224,10 @@ async fn a_session_that_the_service_says_it_kept_does_not_matter() {
 #[tokio::test]
 async fn what_is_no_mqtt_makes_no_sense() {
     for (garbage, words) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "the answer makes no sense: "),
+        (
+            &b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nContent-Length: 40\r\n\r\n<html>This is not an MQTT server.</html>"[..],
+            "the answer makes no sense: PUBACK instead of CONNACK",
+        ),
         (&[0x20, 2, 0][..], ""),
         (SUBACK, "the answer makes no sense: SUBACK instead of CONNACK"),
         (&[0x20, 0xff, 0xff, 0xff, 0xff, 0x7f], "the answer makes no sense: no MQTT 3.1.1 packet: Malformed remaining length"),
@@ -310,7 +313,7 @@ async fn an_idle_connection_that_the_service_ended_is_noticed() {
             packet(&mut stream).await;
             stream.write_all(SUBACK).await.unwrap();
             stream.shutdown().await.unwrap();
-            drop(send.lock().unwrap().take().map(|send| send.send(())));
+            send.lock().unwrap().take().unwrap().send(()).unwrap();
         }
     })
     .await;

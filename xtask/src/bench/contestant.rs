@@ -43,9 +43,9 @@ impl Contestant {
         }
     }
 
-    /// Python's client has no HTTPS.
-    pub fn speaks(&self, transport: &str) -> bool {
-        !matches!(self, Self::Sdk(Sdk::Python)) || transport != "https"
+    /// Python's client has no HTTPS, and asks for TLS 1.2 and nothing else.
+    pub fn speaks(&self, transport: &str, tls: &str) -> bool {
+        !matches!(self, Self::Sdk(Sdk::Python)) || (transport != "https" && tls == "1.2")
     }
 
     /// A command that registers from scratch over ports 8883 and 443 of localhost and prints one JSON object.
