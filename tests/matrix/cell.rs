@@ -14,7 +14,7 @@ use tokio::net::TcpSocket;
 
 use crate::conversation::{Device, Expected, last_tracking_id, shortened};
 use crate::device::{self, Attestation, Materials, Means};
-use crate::scenario::{Act, Adopted, End, Failed, Port, Scenario, Step, Transport};
+use crate::scenario::{Act, Adopted, End, Failed, On, Port, Scenario, Step, Transport};
 use crate::scenarios;
 
 /// The tenant of all cells.
@@ -26,7 +26,8 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// So long after its own patience an agent is taken to hang.
 const HANGS: Duration = Duration::from_secs(90);
 
-type Checked<T = ()> = Result<T, String>;
+/// The error is text for people.
+pub type Checked<T = ()> = Result<T, String>;
 
 /// What all cells share.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub struct Cell {
     pub scenario: Scenario,
 }
 
-/// Every cell there is.
+/// Every cell in which the agent runs.
 pub fn all() -> Vec<Cell> {
     let of = |scenario: Scenario| {
         let On { attestations, transports } = scenario.on;
@@ -54,23 +55,16 @@ pub fn all() -> Vec<Cell> {
     scenarios::all().into_iter().flat_map(of).collect()
 }
 
-use crate::scenario::On;
-
 impl Cell {
     /// `attestation/transport/scenario`
     pub fn name(&self) -> String {
         format!("{}/{}/{}", self.attestation.name(), self.transport.name(), self.scenario.name)
     }
 
-    /// Runs it; the error is what was not as expected.
-    pub fn run(&self, workshop: &Workshop) -> Checked {
-        self.run_with(workshop, "")
-    }
-
-    /// Runs it with one more line in the emulator's `[service]`.
-    pub fn run_with(&self, workshop: &Workshop, service: &str) -> Checked {
-        let directory = directory(&format!("{}{}", self.name(), if service.is_empty() { "" } else { " (mutated)" }))?;
-        let stage = Stage::set(self, workshop, service, directory)?;
+    /// Runs it, perhaps with a check of the emulator switched off; the error is what was not as expected.
+    pub fn run(&self, workshop: &Workshop, kinder: Option<&str>) -> Checked {
+        let name = format!("{}{}", self.name(), kinder.map_or_else(String::new, |switch| format!(" {switch}")));
+        let stage = Stage::set(self, workshop, kinder, directory(&name)?)?;
         let mut problems = Vec::new();
         for (number, step) in self.scenario.steps.iter().enumerate() {
             let ran = stage.run(step, number);
@@ -95,15 +89,19 @@ struct Stage<'a> {
     means: Means,
     /// The date in the emulator's `Retry-After`, where it is one.
     date: SystemTime,
+    /// How long to wait for the rest of the conversation.
+    settled: Duration,
     /// Bound and not listening: nobody answers there, and nobody else can take it meanwhile.
     _closed: TcpSocket,
 }
 
 impl<'a> Stage<'a> {
-    fn set(cell: &'a Cell, workshop: &'a Workshop, service: &str, directory: PathBuf) -> Checked<Self> {
+    fn set(cell: &'a Cell, workshop: &'a Workshop, kinder: Option<&str>, directory: PathBuf) -> Checked<Self> {
         let Cell { attestation, scenario, .. } = cell;
+        // A cell that is to fail need not wait for what will not come.
+        let settled = if kinder.is_some() { SETTLED / 10 } else { SETTLED };
         let date = SystemTime::now() + Duration::from_secs(5);
-        let toml = emulator_toml(cell, &workshop.materials, service).replace("{in-4-seconds}", &httpdate::fmt_http_date(date));
+        let toml = emulator_toml(cell, &workshop.materials, kinder).replace("{in-4-seconds}", &httpdate::fmt_http_date(date));
         let config = Config::from_toml(&toml).map_err(|error| format!("{error}\n{toml}"))?;
         let emulator = Emulator::start(config).map_err(words)?;
         let means = workshop.materials.means(*attestation, scenario.credential).map_err(words)?;
@@ -115,7 +113,7 @@ impl<'a> Stage<'a> {
             let path = directory.join(name);
             fs::write(&path, content).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600))).map_err(words)?;
         }
-        Ok(Self { cell, agent: &workshop.agent, directory, emulator, means, date, _closed: closed })
+        Ok(Self { cell, agent: &workshop.agent, directory, emulator, means, date, settled, _closed: closed })
     }
 
     fn run(&self, step: &Step, number: usize) -> Checked {
@@ -179,7 +177,7 @@ impl<'a> Stage<'a> {
 
     /// The conversation since `heard` lines were there: as soon as it is the expected one, or when nothing comes any more.
     fn said(&self, step: &Step, heard: usize) -> Vec<String> {
-        let end = Instant::now() + SETTLED;
+        let end = Instant::now() + self.settled;
         loop {
             let transcript = self.emulator.transcript_all();
             let said = shortened(&transcript[heard..], self.id());
@@ -335,15 +333,16 @@ fn directory(name: &str) -> Checked<PathBuf> {
     Ok(path)
 }
 
-fn emulator_toml(cell: &Cell, materials: &Materials, service: &str) -> String {
+fn emulator_toml(cell: &Cell, materials: &Materials, kinder: Option<&str>) -> String {
     let scenario = &cell.scenario;
+    let kinder = kinder.map_or_else(String::new, |switch| format!("kinder = [\"{switch}\"]"));
     let enrollment = if scenario.enrolled {
         let lines = scenario.device.join("\n");
         format!("{}{}\n", materials.enrollment(cell.attestation, scenario.credential), lines)
     } else {
         "[[enrollment]]\nregistration_id = \"somebody-else\"\nprimary_key = \"c29tZWJvZHkgZWxzZSdzIGtleQ==\"\n".to_owned()
     };
-    format!("[service]\nid_scope = \"{ID_SCOPE}\"\n{}\n{service}\n{enrollment}", scenario.service.join("\n"))
+    format!("[service]\nid_scope = \"{ID_SCOPE}\"\n{}\n{kinder}\n{enrollment}", scenario.service.join("\n"))
 }
 
 fn agent_toml(cell: &Cell, emulator: &Emulator, means: &Means, directory: &Path, closed: u16) -> String {
@@ -351,9 +350,11 @@ fn agent_toml(cell: &Cell, emulator: &Emulator, means: &Means, directory: &Path,
     let here = directory.display();
     let port = |port: Port, open| if scenario.closed.contains(&port) { closed } else { open };
     let (mqtt, https) = (emulator.mqtt_port(), emulator.https_port());
-    let scope = if scenario.dps.iter().any(|line| line.starts_with("id_scope")) { String::new() } else { format!("id_scope = \"{ID_SCOPE}\"\n") };
+    let usual = [("host", "localhost"), ("id_scope", ID_SCOPE)].into_iter();
+    let usual = usual.filter(|(key, _)| !scenario.dps.iter().any(|line| line.starts_with(key)));
+    let usual: String = usual.map(|(key, value)| format!("{key} = \"{value}\"\n")).collect();
     format!(
-        "[dps]\nhost = \"localhost\"\n{scope}transport = \"{}\"\nmqtt_port = {}\nhttps_port = {https}\n\
+        "[dps]\n{usual}transport = \"{}\"\nmqtt_port = {}\nhttps_port = {https}\n\
          ca_file = \"{here}/ca.pem\"\nca_only = true\n{}\n{}\
          [hub]\ntransport = \"{}\"\nmqtt_port = {}\nhttps_port = {}\n{}\n\
          [state]\ndirectory = \"{here}/state\"\n[runtime]\ndirectory = \"{here}/run\"\n",
@@ -476,7 +477,8 @@ fn json_content(content: &str) -> String {
     }
 }
 
-fn words(error: impl std::error::Error) -> String {
+/// The error and its causes.
+pub fn words(error: impl std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -161,10 +161,11 @@ fn fill(line: &str, device: Device, via: &str, hub_via: &str) -> String {
         .replace("{id}", device.attestation.registration_id())
 }
 
-/// The emulator's transcript, shortened. Each line of it begins with whose it is.
+/// The emulator's transcript, shortened and without its comments. Each line of it begins with whose it is.
 pub fn shortened(transcript: &[String], id: &str) -> Vec<String> {
     let mut operations = Vec::new();
-    transcript.iter().map(|line| shorten(line, id, &mut operations)).collect()
+    let is_comment = |line: &&String| line.split_once(' ').is_some_and(|(_, line)| line.starts_with('#'));
+    transcript.iter().filter(|line| !is_comment(line)).map(|line| shorten(line, id, &mut operations)).collect()
 }
 
 /// The tracking ID in the last answer that the emulator has sent.
