@@ -12,7 +12,7 @@ use crate::campaign::Campaign;
 use crate::clock::Clock;
 use crate::config::{Config, Payload, Profile, RegistrationIdSource, Verify};
 use crate::failure::Failure;
-use crate::files;
+use crate::files::{self, Lock};
 use crate::id::RegistrationId;
 use crate::progress::Progress;
 use crate::proof::{Attempt, Proof};
@@ -63,8 +63,10 @@ impl Agent {
         let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref())?;
         warn_of_disputed(&config.attestation, attestation.registration_id());
         let store = Store::new(&config.state_directory);
-        store.tidy();
-        files::tidy(&config.runtime_directory.join(ASSIGNMENT));
+        if let Ok(Some(_lock)) = store.try_lock() {
+            store.tidy();
+            files::tidy(&config.runtime_directory.join(ASSIGNMENT));
+        }
         let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
         let clock = Clock::with_floor(known_good);
         Ok(Self { config, attestation, clock, store, transcript, progress })
@@ -89,6 +91,8 @@ impl Agent {
     /// Registers, proves and adopts, within this patience. What was adopted before serves until then.
     pub async fn provision(&self, patience: Duration) -> Result<Record, Failure> {
         let end = Deadline::after(&self.clock, patience);
+        files::make_directory(&self.config.state_directory, 0o700)?;
+        let _alone = self.alone(end).await?;
         self.store.prepare()?;
         files::make_directory(&self.config.runtime_directory, 0o755)?;
         files::probe_directory(&self.config.runtime_directory)?;
@@ -126,6 +130,21 @@ impl Agent {
         };
         tracing::info!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
         std::future::pending().await
+    }
+
+    /// Waits until no other agent registers with this state directory: two would each undo what the other has proven.
+    async fn alone(&self, end: Deadline) -> Result<Lock, Failure> {
+        loop {
+            if let Some(lock) = self.store.try_lock()? {
+                return Ok(lock);
+            }
+            let why = format!("another dps-agent is registering with {}", self.config.state_directory.display());
+            let left = end.left(&self.clock);
+            if left.is_zero() {
+                return Err(Failure::new(Blame::Busy, why));
+            }
+            self.progress.wait(left.min(Duration::from_millis(200)), &why).await;
+        }
     }
 
     async fn believable_clock(&self, end: Deadline) -> Result<(), Failure> {

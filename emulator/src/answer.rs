@@ -28,14 +28,7 @@ impl Answer {
     /// An answer with these bytes, said to be JSON.
     pub(crate) fn raw(status: u16, body: Vec<u8>) -> Self {
         let content_type = "application/json; charset=utf-8";
-        Self {
-            status,
-            retry_after: None,
-            body,
-            content_type,
-            location: None,
-            code: None,
-        }
+        Self { status, retry_after: None, body, content_type, location: None, code: None }
     }
 
     /// An error object (DPS device API §7.3); `code / 1000` is the status.
@@ -51,21 +44,13 @@ impl Answer {
             "message": message,
             "timestampUtc": timestamp(),
         });
-        Self {
-            code: Some(code),
-            ..Self::json(status, &body)
-        }
+        Self { code: Some(code), ..Self::json(status, &body) }
     }
 
     /// What a proxy says.
     pub(crate) fn html(status: u16) -> Self {
-        let page = format!(
-            "<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>\r\n"
-        );
-        Self {
-            content_type: "text/html",
-            ..Self::raw(status, page.into_bytes())
-        }
+        let page = format!("<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>\r\n");
+        Self { content_type: "text/html", ..Self::raw(status, page.into_bytes()) }
     }
 
     /// How a refused client is told.

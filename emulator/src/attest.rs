@@ -51,18 +51,12 @@ pub(crate) struct Audience {
 impl Audience {
     /// A registration (DPS device API §4.1).
     pub(crate) fn registration(scope: &str, registration_id: &str) -> Self {
-        Self {
-            resource: format!("{scope}/registrations/{registration_id}"),
-            key_name: Some("registration"),
-        }
+        Self { resource: format!("{scope}/registrations/{registration_id}"), key_name: Some("registration") }
     }
 
     /// A device at its hub (hub connection §3): no key name, since the key is the device's own.
     pub(crate) fn hub(hub: &str, device_id: &str) -> Self {
-        Self {
-            resource: format!("{hub}/devices/{device_id}"),
-            key_name: None,
-        }
+        Self { resource: format!("{hub}/devices/{device_id}"), key_name: None }
     }
 }
 
@@ -89,11 +83,9 @@ impl Proof {
     /// What a group asks for from the member `registration_id`.
     pub(crate) fn member(attestation: &Attestation, registration_id: &str) -> Self {
         match attestation {
-            Attestation::SymmetricKey(keys) => Self::Keys(
-                keys.iter()
-                    .map(|key| sas::derived_key(key, registration_id))
-                    .collect(),
-            ),
+            Attestation::SymmetricKey(keys) => {
+                Self::Keys(keys.iter().map(|key| sas::derived_key(key, registration_id)).collect())
+            }
             Attestation::X509(ca) => Self::IssuedBy(ca.clone()),
         }
     }
@@ -110,51 +102,31 @@ impl Proof {
             (Self::Keys(keys), Credential::Token(text)) => {
                 let token = valid_token(text, audience, kinder)?;
                 let signed = keys.iter().any(|key| token.is_signed_with(key));
-                if signed || kinder.contains(&Kinder::Signature) {
-                    Ok(())
-                } else {
-                    Err(Refusal::Signature)
-                }
+                if signed || kinder.contains(&Kinder::Signature) { Ok(()) } else { Err(Refusal::Signature) }
             }
             (Self::Keys(_), Credential::Certificates(_)) => Err(Refusal::OtherKind),
-            (Self::Certificate(_) | Self::IssuedBy(_), Credential::Token(_)) => {
-                Err(Refusal::OtherKind)
-            }
+            (Self::Certificate(_) | Self::IssuedBy(_), Credential::Token(_)) => Err(Refusal::OtherKind),
             (Self::Certificate(enrolled), Credential::Certificates(chain)) => {
                 let leaf = leaf(chain, name, kinder)?;
                 let same = leaf == enrolled || kinder.contains(&Kinder::Thumbprint);
-                if same {
-                    Ok(())
-                } else {
-                    Err(certificate("its thumbprint is not the enrolled one"))
-                }
+                if same { Ok(()) } else { Err(certificate("its thumbprint is not the enrolled one")) }
             }
             (Self::IssuedBy(ca), Credential::Certificates(chain)) => {
                 let leaf = leaf(chain, name, kinder)?;
-                if kinder.contains(&Kinder::Chain) {
-                    Ok(())
-                } else {
-                    chain_to(ca, leaf, &chain[1..])
-                }
+                if kinder.contains(&Kinder::Chain) { Ok(()) } else { chain_to(ca, leaf, &chain[1..]) }
             }
         }
     }
 }
 
 /// Reads a token and checks all of it but the signature.
-pub(crate) fn valid_token(
-    text: &str,
-    audience: &Audience,
-    kinder: &[Kinder],
-) -> Result<Token, Refusal> {
+pub(crate) fn valid_token(text: &str, audience: &Audience, kinder: &[Kinder]) -> Result<Token, Refusal> {
     let token = Token::parse(text).ok_or(Refusal::Malformed)?;
     if token.key_name.is_some() && token.key_name.as_deref() != audience.key_name {
         return Err(Refusal::Malformed);
     }
     // Without regard to case: a client that lower-cases the resource is let in by the service (DPS device API §4.1).
-    if !token.resource.eq_ignore_ascii_case(&audience.resource)
-        && !kinder.contains(&Kinder::Audience)
-    {
+    if !token.resource.eq_ignore_ascii_case(&audience.resource) && !kinder.contains(&Kinder::Audience) {
         return Err(Refusal::Audience);
     }
     if token.expiry <= now().as_secs() && !kinder.contains(&Kinder::Expiry) {
@@ -164,9 +136,7 @@ pub(crate) fn valid_token(
 }
 
 fn now() -> std::time::Duration {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The leaf, if it is valid today and bears `name`.
@@ -180,12 +150,7 @@ fn leaf<'a>(
     if !parsed.validity().is_valid() && !kinder.contains(&Kinder::Expiry) {
         return Err(certificate("it is not valid today"));
     }
-    let cn = parsed
-        .subject()
-        .iter_common_name()
-        .next()
-        .and_then(|cn| cn.as_str().ok())
-        .unwrap_or_default();
+    let cn = parsed.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or_default();
     match name {
         Some(name) if !cn.eq_ignore_ascii_case(name) && !kinder.contains(&Kinder::Cn) => {
             Err(certificate("its common name is not the registration ID"))
@@ -194,11 +159,7 @@ fn leaf<'a>(
     }
 }
 
-fn chain_to(
-    ca: &CertificateDer<'_>,
-    leaf: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-) -> Result<(), Refusal> {
+fn chain_to(ca: &CertificateDer<'_>, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), Refusal> {
     let refused = |error: webpki::Error| certificate(&format!("{error:?}"));
     let anchor = webpki::anchor_from_trusted_cert(ca).map_err(refused)?;
     let leaf = webpki::EndEntityCert::try_from(leaf).map_err(refused)?;

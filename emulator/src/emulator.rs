@@ -94,11 +94,7 @@ impl DeviceState {
             attestation,
             transport: device.via.map(Via::name),
             last_step: device.last_step.clone(),
-            hub: device
-                .registration
-                .assignment
-                .as_ref()
-                .map(|assignment| assignment.hub.clone()),
+            hub: device.registration.assignment.as_ref().map(|assignment| assignment.hub.clone()),
             is_connected: identity.is_some_and(Identity::is_connected),
             messages: identity.map_or(0, |identity| identity.messages),
         }
@@ -123,38 +119,17 @@ impl Emulator {
     pub fn start(config: Config) -> Result<Self, StartError> {
         let identity = tls::Identity::new(&config.service, &config.hubs())?;
         if let Some(path) = &config.service.ca_out {
-            std::fs::write(path, &identity.ca_pem).map_err(|source| StartError::File {
-                path: path.clone(),
-                source,
-            })?;
+            std::fs::write(path, &identity.ca_pem).map_err(|source| StartError::File { path: path.clone(), source })?;
         }
-        let (mqtt, mqtt_port) = listen(SocketAddr::new(
-            config.service.listen,
-            config.service.mqtt_port,
-        ))?;
-        let (https, https_port) = listen(SocketAddr::new(
-            config.service.listen,
-            config.service.https_port,
-        ))?;
+        let (mqtt, mqtt_port) = listen(SocketAddr::new(config.service.listen, config.service.mqtt_port))?;
+        let (https, https_port) = listen(SocketAddr::new(config.service.listen, config.service.https_port))?;
         let path = config.service.transcript_file.clone().unwrap_or_default();
         let service = Service::new(config).map_err(|source| StartError::File { path, source })?;
         let service = Arc::new(service);
         let (stop, stopped) = oneshot::channel();
         let listeners = [(mqtt, Speaks::Mqtt), (https, Speaks::Http)];
-        let thread = Some(run(
-            Arc::clone(&service),
-            identity.certificates,
-            listeners,
-            stopped,
-        )?);
-        Ok(Self {
-            service,
-            mqtt_port,
-            https_port,
-            ca_pem: identity.ca_pem,
-            stop: Some(stop),
-            thread,
-        })
+        let thread = Some(run(Arc::clone(&service), identity.certificates, listeners, stopped)?);
+        Ok(Self { service, mqtt_port, https_port, ca_pem: identity.ca_pem, stop: Some(stop), thread })
     }
 
     /// The port of MQTT over TLS.
@@ -184,8 +159,7 @@ impl Emulator {
 
     /// What was said with one device, in order, in the notation of `docs/transcript.md`, without comments.
     pub fn transcript(&self, registration_id: &str) -> Vec<String> {
-        self.service
-            .with(|state| state.transcript().of(registration_id))
+        self.service.with(|state| state.transcript().of(registration_id))
     }
 
     /// Everything that was said, each line after its registration ID, or after `-` where none was known. Comments
@@ -201,68 +175,43 @@ impl Emulator {
 
     /// The custom payload of the device's last register call.
     pub fn received_payload(&self, registration_id: &str) -> Option<serde_json::Value> {
-        self.service
-            .look(|state| state.find(registration_id)?.registration.payload.clone())
+        self.service.look(|state| state.find(registration_id)?.registration.payload.clone())
     }
 
     /// The hub and the device ID that were assigned last.
     pub fn assignment(&self, registration_id: &str) -> Option<(String, String)> {
         let of = |state: &State| state.find(registration_id)?.registration.assignment.clone();
-        self.service
-            .look(of)
-            .map(|assignment| (assignment.hub, assignment.device_id))
+        self.service.look(of).map(|assignment| (assignment.hub, assignment.device_id))
     }
 
     /// All devices that are enrolled or have shown themselves, and how far they are, by registration ID.
     pub fn devices(&self) -> Vec<DeviceState> {
-        self.service.look(|state| {
-            state
-                .devices
-                .values()
-                .map(|device| DeviceState::of(state, device))
-                .collect()
-        })
+        self.service.look(|state| state.devices.values().map(|device| DeviceState::of(state, device)).collect())
     }
 
     /// Waits until something may have changed since this returned `seen`, at most for `patience`; returns what to call
     /// it with next. Begin with 0.
     pub fn wait_for_change(&self, seen: u64, patience: Duration) -> u64 {
-        self.service
-            .wait(patience, |state| {
-                (state.changes > seen).then_some(state.changes)
-            })
-            .unwrap_or(seen)
+        self.service.wait(patience, |state| (state.changes > seen).then_some(state.changes)).unwrap_or(seen)
     }
 
     /// Waits until `count` messages have arrived, at most for `patience`; tells whether they have.
     pub fn wait_for_telemetry(&self, count: usize, patience: Duration) -> bool {
-        self.service
-            .wait(patience, |state| {
-                (state.telemetry().len() >= count).then_some(())
-            })
-            .is_some()
+        self.service.wait(patience, |state| (state.telemetry().len() >= count).then_some(())).is_some()
     }
 
     /// Waits until the transcript of a device (or `-`) has a line that begins with `start`, at most for `patience`.
     pub fn wait_for_line(&self, registration_id: &str, start: &str, patience: Duration) -> bool {
         let said = |state: &State| {
             let lines = state.transcript().of(registration_id);
-            lines
-                .iter()
-                .any(|line| line.starts_with(start))
-                .then_some(())
+            lines.iter().any(|line| line.starts_with(start)).then_some(())
         };
         self.service.wait(patience, said).is_some()
     }
 
     /// Waits until a device is connected to the hub that it is assigned to, at most for `patience`.
     pub fn wait_for_hub_connection(&self, registration_id: &str, patience: Duration) -> bool {
-        let is_there = |state: &State| {
-            state
-                .identity(state.find(registration_id)?)?
-                .is_connected()
-                .then_some(())
-        };
+        let is_there = |state: &State| state.identity(state.find(registration_id)?)?.is_connected().then_some(());
         self.service.wait(patience, is_there).is_some()
     }
 
@@ -308,9 +257,7 @@ impl Emulator {
     /// When there is no such device.
     pub fn remove(&self, registration_id: &str) -> Result<(), UnknownDevice> {
         let removed = self.service.with(|state| state.remove(registration_id));
-        removed
-            .then_some(())
-            .ok_or_else(|| UnknownDevice(registration_id.to_owned()))
+        removed.then_some(()).ok_or_else(|| UnknownDevice(registration_id.to_owned()))
     }
 
     /// Removes a device's identity from its hub; its connection ends. The enrollment stays.
@@ -318,19 +265,13 @@ impl Emulator {
     /// # Errors
     /// When it has none.
     pub fn remove_from_hub(&self, registration_id: &str) -> Result<(), UnknownDevice> {
-        let removed = self
-            .service
-            .with(|state| state.remove_from_hub(registration_id));
-        removed
-            .then_some(())
-            .ok_or_else(|| UnknownDevice(registration_id.to_owned()))
+        let removed = self.service.with(|state| state.remove_from_hub(registration_id));
+        removed.then_some(()).ok_or_else(|| UnknownDevice(registration_id.to_owned()))
     }
 
     fn change(&self, name: &str, change: impl Fn(&mut Settings)) -> Result<(), UnknownDevice> {
         let changed = self.service.with(|state| state.change(name, change));
-        changed
-            .then_some(())
-            .ok_or_else(|| UnknownDevice(name.to_owned()))
+        changed.then_some(()).ok_or_else(|| UnknownDevice(name.to_owned()))
     }
 }
 
@@ -345,19 +286,13 @@ impl Drop for Emulator {
 
 impl std::fmt::Debug for Emulator {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            to,
-            "Emulator(mqtt {}, https {})",
-            self.mqtt_port, self.https_port
-        )
+        write!(to, "Emulator(mqtt {}, https {})", self.mqtt_port, self.https_port)
     }
 }
 
 fn parse(faults: &[&str]) -> Result<Vec<Fault>, SetFaultsError> {
     let faults = faults.iter().map(|text| Fault::parse(text));
-    faults
-        .collect::<Result<_, _>>()
-        .map_err(SetFaultsError::Notation)
+    faults.collect::<Result<_, _>>().map_err(SetFaultsError::Notation)
 }
 
 fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {
@@ -377,26 +312,14 @@ fn run(
     listeners: [(TcpListener, Speaks); 2],
     stopped: oneshot::Receiver<()>,
 ) -> Result<JoinHandle<()>, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Thread)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
     let entered = runtime.enter();
-    let listeners =
-        listeners.map(|(listener, speaks)| (tokio::net::TcpListener::from_std(listener), speaks));
+    let listeners = listeners.map(|(listener, speaks)| (tokio::net::TcpListener::from_std(listener), speaks));
     drop(entered);
     for (listener, speaks) in listeners {
         let listener = listener.map_err(StartError::Thread)?;
-        runtime.spawn(listener::serve(
-            Arc::clone(&service),
-            listener,
-            tls.clone(),
-            speaks,
-        ));
+        runtime.spawn(listener::serve(Arc::clone(&service), listener, tls.clone(), speaks));
     }
     let body = move || drop(runtime.block_on(stopped));
-    std::thread::Builder::new()
-        .name("dps-emulator".to_owned())
-        .spawn(body)
-        .map_err(StartError::Thread)
+    std::thread::Builder::new().name("dps-emulator".to_owned()).spawn(body).map_err(StartError::Thread)
 }

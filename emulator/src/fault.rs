@@ -98,15 +98,8 @@ impl Delivery {
 /// Faults of content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lie {
-    Status {
-        status: u16,
-        code: Option<u32>,
-        retry_after: Option<String>,
-    },
-    Body {
-        status: u16,
-        text: String,
-    },
+    Status { status: u16, code: Option<u32>, retry_after: Option<String> },
+    Body { status: u16, text: String },
     Html(u16),
     Redirect(String),
     Big(usize),
@@ -146,38 +139,21 @@ pub(crate) struct Fault {
 impl Fault {
     /// Reads `WHERE: WHAT [xN]`; the error says what is wrong with it and what would be right.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (place, what) = text
-            .split_once(':')
-            .ok_or_else(|| format!("fault \"{text}\" has no \"WHERE: WHAT\""))?;
-        let stage = Stage::parse(place.trim()).ok_or_else(|| {
-            format!("fault \"{text}\": WHERE is one of tcp, tls, connect, subscribe, register, query, hub")
-        })?;
+        let (place, what) = text.split_once(':').ok_or_else(|| format!("fault \"{text}\" has no \"WHERE: WHAT\""))?;
+        let stage = Stage::parse(place.trim())
+            .ok_or_else(|| format!("fault \"{text}\": WHERE is one of tcp, tls, connect, subscribe, register, query, hub"))?;
         let (what, left) = times(what.trim());
-        let misdeed = misdeed(what)
-            .ok_or_else(|| format!("fault \"{text}\": \"{what}\" is no known fault"))?;
+        let misdeed = misdeed(what).ok_or_else(|| format!("fault \"{text}\": \"{what}\" is no known fault"))?;
         if !stage.admits(&misdeed) {
-            return Err(format!(
-                "fault \"{text}\": \"{what}\" cannot happen at \"{}\"",
-                place.trim()
-            ));
+            return Err(format!("fault \"{text}\": \"{what}\" cannot happen at \"{}\"", place.trim()));
         }
-        Ok(Self {
-            stage,
-            misdeed,
-            left,
-        })
+        Ok(Self { stage, misdeed, left })
     }
 }
 
 /// Takes the first fault for `stage` that `fits`, and counts it.
-pub(crate) fn take(
-    faults: &mut Vec<Fault>,
-    stage: Stage,
-    fits: impl Fn(&Misdeed) -> bool,
-) -> Option<Misdeed> {
-    let position = faults
-        .iter()
-        .position(|fault| fault.stage == stage && fits(&fault.misdeed))?;
+pub(crate) fn take(faults: &mut Vec<Fault>, stage: Stage, fits: impl Fn(&Misdeed) -> bool) -> Option<Misdeed> {
+    let position = faults.iter().position(|fault| fault.stage == stage && fits(&fault.misdeed))?;
     let fault = faults.get_mut(position)?;
     let misdeed = fault.misdeed.clone();
     match &mut fault.left {
@@ -207,25 +183,17 @@ fn misdeed(what: &str) -> Option<Misdeed> {
         "drop" => bare(Misdeed::Plain(Plain::Drop)),
         "silence" => bare(Misdeed::Plain(Plain::Silence)),
         "garbage" => bare(Misdeed::Plain(Plain::Garbage)),
-        "slow" => Some(Misdeed::Plain(Plain::Slow(
-            Duration::try_from_secs_f64(rest.parse().ok()?).ok()?,
-        ))),
+        "slow" => Some(Misdeed::Plain(Plain::Slow(Duration::try_from_secs_f64(rest.parse().ok()?).ok()?))),
         "connack" => Some(Misdeed::Connack(rest.parse().ok()?)),
         "truncate" => bare(Misdeed::Delivery(Delivery::Truncate)),
         "duplicate" => bare(Misdeed::Delivery(Delivery::Duplicate)),
         "stale-rid" => bare(Misdeed::Delivery(Delivery::StaleRid)),
         "only-stale-rid" => bare(Misdeed::Delivery(Delivery::OnlyStaleRid)),
         "status" => lie(status(rest)?),
-        "body" => lie(Lie::Body {
-            status: 200,
-            text: rest.to_owned(),
-        }),
+        "body" => lie(Lie::Body { status: 200, text: rest.to_owned() }),
         "status-body" => {
             let (status, text) = rest.split_once(' ').unwrap_or((rest, ""));
-            lie(Lie::Body {
-                status: http_status(status)?,
-                text: text.to_owned(),
-            })
+            lie(Lie::Body { status: http_status(status)?, text: text.to_owned() })
         }
         "html" => lie(Lie::Html(http_status(rest)?)),
         "redirect" => lie(Lie::Redirect(rest.to_owned())),
@@ -248,23 +216,15 @@ fn status(rest: &str) -> Option<Lie> {
     };
     let mut words = rest.split_whitespace();
     let status = http_status(words.next()?)?;
-    let code = words
-        .next()
-        .map(|word| word.strip_prefix("code=")?.parse().ok());
+    let code = words.next().map(|word| word.strip_prefix("code=")?.parse().ok());
     if words.next().is_some() || code == Some(None) {
         return None;
     }
-    Some(Lie::Status {
-        status,
-        code: code.flatten(),
-        retry_after,
-    })
+    Some(Lie::Status { status, code: code.flatten(), retry_after })
 }
 
 fn http_status(text: &str) -> Option<u16> {
-    text.parse()
-        .ok()
-        .filter(|status| (100..1000).contains(status))
+    text.parse().ok().filter(|status| (100..1000).contains(status))
 }
 
 /// `\r`, `\n`, `\t`, `\0` and `\\` stand for what they stand for in most languages.
@@ -292,41 +252,17 @@ mod tests {
     use super::*;
 
     fn status(status: u16, code: Option<u32>, retry_after: Option<&str>) -> Misdeed {
-        Misdeed::Answer(Lie::Status {
-            status,
-            code,
-            retry_after: retry_after.map(str::to_owned),
-        })
+        Misdeed::Answer(Lie::Status { status, code, retry_after: retry_after.map(str::to_owned) })
     }
 
     #[test]
     fn each_form_of_the_notation() {
         let cases = [
-            (
-                "tcp: drop",
-                Stage::Tcp,
-                Misdeed::Plain(Plain::Drop),
-                Some(1),
-            ),
-            (
-                "connect: connack 3 x2",
-                Stage::Connect,
-                Misdeed::Connack(3),
-                Some(2),
-            ),
+            ("tcp: drop", Stage::Tcp, Misdeed::Plain(Plain::Drop), Some(1)),
+            ("connect: connack 3 x2", Stage::Connect, Misdeed::Connack(3), Some(2)),
             ("hub: connack 5 x*", Stage::Hub, Misdeed::Connack(5), None),
-            (
-                "register: status 429",
-                Stage::Register,
-                status(429, None, None),
-                Some(1),
-            ),
-            (
-                "query: status 429 retry-after=2 x3",
-                Stage::Query,
-                status(429, None, Some("2")),
-                Some(3),
-            ),
+            ("register: status 429", Stage::Register, status(429, None, None), Some(1)),
+            ("query: status 429 retry-after=2 x3", Stage::Query, status(429, None, Some("2")), Some(3)),
             (
                 "register: status 503 code=503001 retry-after=Wed, 21 Oct 2026 07:28:00 GMT",
                 Stage::Register,
@@ -336,10 +272,7 @@ mod tests {
             (
                 "register: body {\"a\": 1}",
                 Stage::Register,
-                Misdeed::Answer(Lie::Body {
-                    status: 200,
-                    text: "{\"a\": 1}".to_owned(),
-                }),
+                Misdeed::Answer(Lie::Body { status: 200, text: "{\"a\": 1}".to_owned() }),
                 Some(1),
             ),
             (
@@ -348,23 +281,10 @@ mod tests {
                 Misdeed::Answer(Lie::HubName("evil\r\nX: y/path".to_owned())),
                 Some(1),
             ),
-            (
-                "tls: slow 0.5",
-                Stage::Tls,
-                Misdeed::Plain(Plain::Slow(Duration::from_millis(500))),
-                Some(1),
-            ),
+            ("tls: slow 0.5", Stage::Tls, Misdeed::Plain(Plain::Slow(Duration::from_millis(500))), Some(1)),
         ];
         for (text, stage, misdeed, left) in cases {
-            assert_eq!(
-                Fault::parse(text),
-                Ok(Fault {
-                    stage,
-                    misdeed,
-                    left
-                }),
-                "{text}"
-            );
+            assert_eq!(Fault::parse(text), Ok(Fault { stage, misdeed, left }), "{text}");
         }
     }
 
@@ -389,19 +309,14 @@ mod tests {
 
     #[test]
     fn faults_are_used_up_in_order_and_stay_when_they_do_not_fit() {
-        let mut faults = ["query: drop", "register: silence", "register: drop x2"]
-            .map(|text| Fault::parse(text).unwrap())
-            .to_vec();
+        let mut faults =
+            ["query: drop", "register: silence", "register: drop x2"].map(|text| Fault::parse(text).unwrap()).to_vec();
         let mut next = || take(&mut faults, Stage::Register, |_| true);
         assert_eq!(next(), Some(Misdeed::Plain(Plain::Silence)));
         assert_eq!(next(), Some(Misdeed::Plain(Plain::Drop)));
         assert_eq!(next(), Some(Misdeed::Plain(Plain::Drop)));
         assert_eq!(next(), None);
-        assert_eq!(
-            take(&mut faults, Stage::Query, |misdeed| *misdeed
-                == Misdeed::Connack(5)),
-            None
-        );
+        assert_eq!(take(&mut faults, Stage::Query, |misdeed| *misdeed == Misdeed::Connack(5)), None);
         assert_eq!(faults.len(), 1);
     }
 }

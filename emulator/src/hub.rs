@@ -46,12 +46,7 @@ pub(crate) struct Session {
 
 impl Identity {
     pub(crate) fn new(registration_id: String, proof: Proof) -> Self {
-        Self {
-            registration_id,
-            proof,
-            session: None,
-            messages: 0,
-        }
+        Self { registration_id, proof, session: None, messages: 0 }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
@@ -93,26 +88,18 @@ impl Hubs {
         shown: &Credential,
         kinder: &[Kinder],
     ) -> Result<Session, Refusal> {
-        let identity = self
-            .identities
-            .get_mut(&key(hub, device_id))
-            .ok_or(Refusal::Device)?;
+        let identity = self.identities.get_mut(&key(hub, device_id)).ok_or(Refusal::Device)?;
         let named = match identity.proof {
             Proof::IssuedBy(_) => Some(device_id),
             Proof::Keys(_) | Proof::Certificate(_) => None,
         };
-        let admitted = identity
-            .proof
-            .admits(shown, &Audience::hub(hub, device_id), named, kinder);
+        let admitted = identity.proof.admits(shown, &Audience::hub(hub, device_id), named, kinder);
         if !kinder.contains(&Kinder::HubCredential) {
             admitted?;
         }
         identity.evict();
         self.sessions += 1;
-        let session = Session {
-            number: self.sessions,
-            evicted: Arc::default(),
-        };
+        let session = Session { number: self.sessions, evicted: Arc::default() };
         identity.session = Some((session.number, Arc::clone(&session.evicted)));
         Ok(session)
     }

@@ -20,7 +20,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#![expect(clippy::disallowed_methods, reason = "the emulator runs where clocks are right, and is asked for the time of day itself")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the emulator runs where clocks are right, and is asked for the time of day itself"
+)]
 
 mod answer;
 mod attest;

@@ -19,12 +19,7 @@ pub(crate) enum Speaks {
 }
 
 /// Accepts for ever; each connection is a task of its own.
-pub(crate) async fn serve(
-    service: Arc<Service>,
-    listener: TcpListener,
-    tls: Certificates,
-    speaks: Speaks,
-) {
+pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener, tls: Certificates, speaks: Speaks) {
     loop {
         // A failed accept is the connection's misfortune, not the listener's.
         let Ok((stream, _)) = listener.accept().await else {
@@ -35,12 +30,7 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connection(
-    service: Arc<Service>,
-    mut stream: TcpStream,
-    tls: Certificates,
-    speaks: Speaks,
-) {
+async fn connection(service: Arc<Service>, mut stream: TcpStream, tls: Certificates, speaks: Speaks) {
     let _ = stream.set_nodelay(true);
     if play(&service, Stage::Tcp, &mut stream).await.is_break() {
         return;
@@ -48,34 +38,15 @@ async fn connection(
     let Some(stream) = handshake(&service, stream, tls).await else {
         return;
     };
-    let certificates = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .unwrap_or_default()
-        .to_vec();
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
     match speaks {
-        Speaks::Mqtt => {
-            mqtt::serve(
-                service,
-                Box::new(stream),
-                Peer {
-                    via: Via::Mqtt,
-                    certificates,
-                },
-            )
-            .await
-        }
+        Speaks::Mqtt => mqtt::serve(service, Box::new(stream), Peer { via: Via::Mqtt, certificates }).await,
         Speaks::Http => crate::http::serve(service, stream, certificates).await,
     }
 }
 
 /// The handshake; a fault of it is played once the ClientHello is there.
-async fn handshake(
-    service: &Service,
-    stream: TcpStream,
-    tls: Certificates,
-) -> Option<TlsStream<TcpStream>> {
+async fn handshake(service: &Service, stream: TcpStream, tls: Certificates) -> Option<TlsStream<TcpStream>> {
     let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
     let said = |error: std::io::Error| service.say(None, format!("! tls {error}"));
     let mut hello = acceptor.await.map_err(said).ok()?;

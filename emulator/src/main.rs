@@ -39,16 +39,10 @@ enum Verb {
 
 fn main() -> ExitCode {
     match Arguments::try_parse() {
-        Ok(Arguments {
-            verb: Verb::Serve { config, json },
-        }) => serve(&config, json),
+        Ok(Arguments { verb: Verb::Serve { config, json } }) => serve(&config, json),
         Err(error) => {
             let _ = error.print();
-            if error.use_stderr() {
-                ExitCode::from(USAGE)
-            } else {
-                ExitCode::SUCCESS
-            }
+            if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
         }
     }
 }
@@ -65,11 +59,7 @@ fn serve(config: &std::path::Path, json: bool) -> ExitCode {
     if let Err(error) = announce(&emulator) {
         return fail(IO, &error);
     }
-    let told = if json || !std::io::stderr().is_terminal() {
-        until_told()
-    } else {
-        table::show_while(&emulator, until_told)
-    };
+    let told = if json || !std::io::stderr().is_terminal() { until_told() } else { table::show_while(&emulator, until_told) };
     match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(IO, &error),
@@ -91,14 +81,9 @@ fn announce(emulator: &Emulator) -> std::io::Result<()> {
 
 fn until_told() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-        );
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

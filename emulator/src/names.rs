@@ -6,10 +6,7 @@ pub fn is_registration_id(text: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
     (1..=128).contains(&text.len())
         && text.bytes().all(legal)
-        && text
-            .bytes()
-            .last()
-            .is_some_and(|last| last.is_ascii_alphanumeric() || last == b'-')
+        && text.bytes().last().is_some_and(|last| last.is_ascii_alphanumeric() || last == b'-')
 }
 
 /// What the user name of an MQTT CONNECT asks for.
@@ -55,21 +52,13 @@ impl UserName {
                 first.strip_prefix("api-version=")?
             }
         };
-        Some(Self::Dps {
-            scope: scope.to_owned(),
-            registration_id: id.to_owned(),
-            api_version: api_version.to_owned(),
-        })
+        Some(Self::Dps { scope: scope.to_owned(), registration_id: id.to_owned(), api_version: api_version.to_owned() })
     }
 
     fn hub(hub: &str, device: &str, query: &str) -> Option<Self> {
         let api_version = parameter(query, "api-version").filter(|version| !version.is_empty())?;
         let named = !hub.is_empty() && !device.is_empty();
-        named.then(|| Self::Hub {
-            hub: hub.to_owned(),
-            device_id: device.to_owned(),
-            api_version,
-        })
+        named.then(|| Self::Hub { hub: hub.to_owned(), device_id: device.to_owned(), api_version })
     }
 }
 
@@ -99,19 +88,13 @@ pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
-        decoded.push(if byte == b'%' {
-            hex(bytes.next()?)? << 4 | hex(bytes.next()?)?
-        } else {
-            byte
-        });
+        decoded.push(if byte == b'%' { hex(bytes.next()?)? << 4 | hex(bytes.next()?)? } else { byte });
     }
     String::from_utf8(decoded).ok()
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
@@ -133,11 +116,7 @@ mod tests {
             assert!(!is_registration_id(id.as_str().unwrap()), "{id}");
         }
         for case in rule["sources_disagree"].as_array().unwrap() {
-            assert_eq!(
-                is_registration_id(case["value"].as_str().unwrap()),
-                case["docs_prose"],
-                "{case}"
-            );
+            assert_eq!(is_registration_id(case["value"].as_str().unwrap()), case["docs_prose"], "{case}");
         }
     }
 
@@ -147,11 +126,7 @@ mod tests {
             let plain = case["registration_id"].as_str().unwrap();
             assert_eq!(percent_encode(plain), case["rfc3986_upper"], "{case}");
             for spelling in ["rfc3986_upper", "rfc3986_lower"] {
-                assert_eq!(
-                    percent_decode(case[spelling].as_str().unwrap()).as_deref(),
-                    Some(plain),
-                    "{case}"
-                );
+                assert_eq!(percent_decode(case[spelling].as_str().unwrap()).as_deref(), Some(plain), "{case}");
             }
         }
         for broken in ["%", "%4", "%zz", "%ff", "%+1"] {
@@ -164,25 +139,12 @@ mod tests {
     fn user_names_of_the_vectors() {
         for case in vectors()["mqtt"]["connect"].as_array().unwrap() {
             let user = UserName::parse(case["username"].as_str().unwrap());
-            let Some(UserName::Dps {
-                scope,
-                registration_id,
-                api_version,
-            }) = user
-            else {
-                panic!("{case}")
-            };
+            let Some(UserName::Dps { scope, registration_id, api_version }) = user else { panic!("{case}") };
             assert_eq!(registration_id, case["client_id"], "{case}");
-            let plain =
-                format!("{scope}/registrations/{registration_id}/api-version={api_version}");
-            assert!(
-                case["username"].as_str().unwrap().starts_with(&plain),
-                "{case}"
-            );
+            let plain = format!("{scope}/registrations/{registration_id}/api-version={api_version}");
+            assert!(case["username"].as_str().unwrap().starts_with(&plain), "{case}");
         }
-        let device = vectors()["hub_mqtt"][0]["username"]
-            .as_str()
-            .map(UserName::parse);
+        let device = vectors()["hub_mqtt"][0]["username"].as_str().map(UserName::parse);
         let hub = UserName::Hub {
             hub: "contoso.azure-devices.net".to_owned(),
             device_id: "my-device-01".to_owned(),

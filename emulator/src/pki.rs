@@ -2,8 +2,8 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SanType,
 };
 use rsa::pkcs1::EncodeRsaPrivateKey;
 use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
@@ -74,16 +74,10 @@ impl Key {
     pub fn copy(&self) -> Result<Self, PkiError> {
         let der = self.pair.serialize_der();
         let pair = match self.algorithm {
-            Algorithm::EcP256 => KeyPair::from_pkcs8_der_and_sign_algo(
-                &PrivatePkcs8KeyDer::from(der),
-                &PKCS_ECDSA_P256_SHA256,
-            )?,
+            Algorithm::EcP256 => KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ECDSA_P256_SHA256)?,
             Algorithm::Rsa2048 => Self::rsa_pair(&der)?,
         };
-        Ok(Self {
-            pair,
-            algorithm: self.algorithm,
-        })
+        Ok(Self { pair, algorithm: self.algorithm })
     }
 
     fn rsa_pair(pkcs8: &[u8]) -> Result<KeyPair, rcgen::Error> {
@@ -105,9 +99,7 @@ impl Key {
             Algorithm::EcP256 => Ok(pem("EC PRIVATE KEY", &sec1(&pkcs8))),
             Algorithm::Rsa2048 => {
                 let key = rsa::RsaPrivateKey::from_pkcs8_der(&pkcs8)?;
-                let text = key
-                    .to_pkcs1_pem(LineEnding::LF)
-                    .map_err(rsa::pkcs8::Error::from)?;
+                let text = key.to_pkcs1_pem(LineEnding::LF).map_err(rsa::pkcs8::Error::from)?;
                 Ok(text.to_string())
             }
         }
@@ -148,11 +140,7 @@ impl Authority {
     pub fn root_with(common_name: &str, key: Key) -> Result<Self, PkiError> {
         let params = authority(common_name)?;
         let certificate_pem = params.self_signed(&key.pair)?.pem();
-        Ok(Self {
-            issuer: Issuer::new(params, key.pair),
-            certificate_pem,
-            chain_pem: String::new(),
-        })
+        Ok(Self { issuer: Issuer::new(params, key.pair), certificate_pem, chain_pem: String::new() })
     }
 
     /// An authority that is there already: its certificate and private key, PEM.
@@ -161,11 +149,7 @@ impl Authority {
     /// When they cannot be read or do not fit.
     pub fn read(certificate_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, KeyPair::from_pem(key_pem)?)?;
-        Ok(Self {
-            issuer,
-            certificate_pem: certificate_pem.to_owned(),
-            chain_pem: String::new(),
-        })
+        Ok(Self { issuer, certificate_pem: certificate_pem.to_owned(), chain_pem: String::new() })
     }
 
     /// An intermediate below this authority.
@@ -177,33 +161,20 @@ impl Authority {
         let params = authority(common_name)?;
         let certificate_pem = params.signed_by(&key.pair, &self.issuer)?.pem();
         let chain_pem = format!("{certificate_pem}{}", self.chain_pem);
-        Ok(Self {
-            issuer: Issuer::new(params, key.pair),
-            certificate_pem,
-            chain_pem,
-        })
+        Ok(Self { issuer: Issuer::new(params, key.pair), certificate_pem, chain_pem })
     }
 
     /// A device's certificate with a new key.
     ///
     /// # Errors
     /// When the generator fails.
-    pub fn leaf(
-        &self,
-        common_name: &str,
-        algorithm: Algorithm,
-        days: Days,
-    ) -> Result<Leaf, PkiError> {
+    pub fn leaf(&self, common_name: &str, algorithm: Algorithm, days: Days) -> Result<Leaf, PkiError> {
         let key = Key::generate(algorithm)?;
         let mut params = named(common_name, days)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let certificate = params.signed_by(&key.pair, &self.issuer)?;
-        Ok(Leaf {
-            certificate_pem: certificate.pem(),
-            chain_pem: format!("{}{}", certificate.pem(), self.chain_pem),
-            key,
-        })
+        Ok(Leaf { certificate_pem: certificate.pem(), chain_pem: format!("{}{}", certificate.pem(), self.chain_pem), key })
     }
 
     /// A server's certificate for `key` and these host names or addresses; returns the chain, leaf first, PEM.
@@ -212,15 +183,9 @@ impl Authority {
     /// When a name cannot stand in a certificate.
     pub fn server(&self, key: &Key, names: &[String], days: Days) -> Result<String, PkiError> {
         let mut params = named(names.first().map_or("server", String::as_str), days)?;
-        params.subject_alt_names = names
-            .iter()
-            .map(|name| alternative(name))
-            .collect::<Result<_, _>>()?;
+        params.subject_alt_names = names.iter().map(|name| alternative(name)).collect::<Result<_, _>>()?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.key_usages = vec![
-            KeyUsagePurpose::DigitalSignature,
-            KeyUsagePurpose::KeyEncipherment,
-        ];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         let certificate = params.signed_by(&key.pair, &self.issuer)?;
         Ok(format!("{}{}", certificate.pem(), self.chain_pem))
     }
@@ -253,29 +218,19 @@ impl Leaf {
     ///
     /// # Errors
     /// When the generator fails.
-    pub fn self_signed(
-        common_name: &str,
-        algorithm: Algorithm,
-        days: Days,
-    ) -> Result<Self, PkiError> {
+    pub fn self_signed(common_name: &str, algorithm: Algorithm, days: Days) -> Result<Self, PkiError> {
         let key = Key::generate(algorithm)?;
         let mut params = named(common_name, days)?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let pem = params.self_signed(&key.pair)?.pem();
-        Ok(Self {
-            certificate_pem: pem.clone(),
-            chain_pem: pem,
-            key,
-        })
+        Ok(Self { certificate_pem: pem.clone(), chain_pem: pem, key })
     }
 }
 
 fn named(common_name: &str, days: Days) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     let now = OffsetDateTime::now_utc();
     params.not_before = now + Duration::days(*days.start());
     params.not_after = now + Duration::days(*days.end());
@@ -303,21 +258,13 @@ fn sec1(pkcs8: &[u8]) -> Vec<u8> {
     let (private, public) = (&pkcs8[36..68], &pkcs8[73..138]);
     let mut der = vec![0x30, 0x77, 2, 1, 1, 4, 32];
     der.extend(private);
-    der.extend([
-        0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7, 0xa1, 0x44, 3, 0x42, 0,
-    ]);
+    der.extend([0xa0, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7, 0xa1, 0x44, 3, 0x42, 0]);
     der.extend(public);
     der
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
-    let lines: Vec<&str> = (0..text.len())
-        .step_by(64)
-        .map(|at| &text[at..text.len().min(at + 64)])
-        .collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }

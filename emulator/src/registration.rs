@@ -72,10 +72,7 @@ impl Service {
             let assignment = device.registration.assignment.as_ref()?;
             Some(registration_state(device, assignment))
         });
-        state.map_or_else(
-            || Answer::error(404_201, "Registration not found."),
-            |state| Answer::json(200, &state),
-        )
+        state.map_or_else(|| Answer::error(404_201, "Registration not found."), |state| Answer::json(200, &state))
     }
 
     /// The custom payload of a register body, which may be empty (DPS device API §5.2).
@@ -83,8 +80,8 @@ impl Service {
         if body.is_empty() || self.is_kinder(Kinder::Body) {
             return Ok(None);
         }
-        let mut body: Map<String, Value> = serde_json::from_slice(body)
-            .map_err(|error| format!("The body is no JSON object: {error}"))?;
+        let mut body: Map<String, Value> =
+            serde_json::from_slice(body).map_err(|error| format!("The body is no JSON object: {error}"))?;
         match body.get("registrationId") {
             Some(Value::String(named)) if named.eq_ignore_ascii_case(id) => {}
             Some(_) => return Err("registrationId differs from the one in the address.".to_owned()),
@@ -100,13 +97,7 @@ impl Service {
 }
 
 impl State {
-    fn register(
-        &mut self,
-        id: &str,
-        payload: Option<Value>,
-        lie: Option<&Lie>,
-        default_hub: &str,
-    ) -> Answer {
+    fn register(&mut self, id: &str, payload: Option<Value>, lie: Option<&Lie>, default_hub: &str) -> Answer {
         let Some(device) = self.device(id) else {
             return Answer::error(404_201, "Not found.");
         };
@@ -115,33 +106,18 @@ impl State {
             return disabled(device);
         }
         let hub = device.settings.hub.as_deref().unwrap_or(default_hub);
-        let leaves = device
-            .registration
-            .assignment
-            .as_ref()
-            .filter(|assignment| !assignment.hub.eq_ignore_ascii_case(hub));
+        let leaves = device.registration.assignment.as_ref().filter(|assignment| !assignment.hub.eq_ignore_ascii_case(hub));
         let left = leaves.map(|assignment| (assignment.hub.clone(), assignment.device_id.clone()));
         let operation = format!("4.{}.{}", random_hex(8), guid());
         let polls_left = device.settings.polls;
-        device.registration.operations.insert(
-            operation.clone(),
-            Operation {
-                polls_left,
-                polled: Vec::new(),
-                lie: lie.cloned(),
-            },
-        );
+        device.registration.operations.insert(operation.clone(), Operation { polls_left, polled: Vec::new(), lie: lie.cloned() });
         let at_once = device.settings.at_once && lie != Some(&Lie::AssigningForever);
         let retry_after = device.settings.retry_after.clone();
         // At a move the old identity goes first, before the answer (design of the strict service; DPS device API §14).
         if let Some((hub, device_id)) = left {
             self.hubs.remove(&hub, &device_id);
         }
-        if at_once {
-            self.finish(id, &operation, lie, default_hub)
-        } else {
-            assigning(&operation, retry_after)
-        }
+        if at_once { self.finish(id, &operation, lie, default_hub) } else { assigning(&operation, retry_after) }
     }
 
     fn query(&mut self, id: &str, operation: &str, lie: Option<&Lie>, default_hub: &str) -> Answer {
@@ -169,13 +145,7 @@ impl State {
         self.finish(id, operation, lie.as_ref(), default_hub)
     }
 
-    fn finish(
-        &mut self,
-        id: &str,
-        operation: &str,
-        lie: Option<&Lie>,
-        default_hub: &str,
-    ) -> Answer {
+    fn finish(&mut self, id: &str, operation: &str, lie: Option<&Lie>, default_hub: &str) -> Answer {
         let Some(device) = self.device(id) else {
             return Answer::error(404_201, "Not found.");
         };
@@ -193,11 +163,7 @@ impl State {
                 });
                 if let Some(proof) = device.proof.clone() {
                     let name = device.registration_id.clone();
-                    self.hubs.add(
-                        &assignment.hub,
-                        &assignment.device_id,
-                        Identity::new(name, proof),
-                    );
+                    self.hubs.add(&assignment.hub, &assignment.device_id, Identity::new(name, proof));
                 }
                 result
             }
@@ -214,44 +180,22 @@ impl Operation {
     /// little wider, so that the network's jitter cannot break it.
     fn polls_too_fast(&mut self) -> bool {
         let now = Instant::now();
-        self.polled
-            .retain(|polled| now.duration_since(*polled) < Duration::from_millis(9_500));
+        self.polled.retain(|polled| now.duration_since(*polled) < Duration::from_millis(9_500));
         self.polled.push(now);
         self.polled.len() > 5
     }
 }
 
 fn assign(device: &mut Device, default_hub: &str) -> Assignment {
-    let hub = device
-        .settings
-        .hub
-        .clone()
-        .unwrap_or_else(|| default_hub.to_owned());
-    let device_id = device
-        .settings
-        .device_id
-        .clone()
-        .unwrap_or_else(|| device.registration_id.clone());
+    let hub = device.settings.hub.clone().unwrap_or_else(|| default_hub.to_owned());
+    let device_id = device.settings.device_id.clone().unwrap_or_else(|| device.registration_id.clone());
     let now = timestamp();
     let assignment = match device.registration.assignment.take() {
         Some(old) if old.hub.eq_ignore_ascii_case(&hub) => old,
-        Some(old) => Assignment {
-            hub,
-            device_id,
-            substatus: "deviceDataMigrated",
-            updated: now,
-            ..old
-        },
+        Some(old) => Assignment { hub, device_id, substatus: "deviceDataMigrated", updated: now, ..old },
         None => {
             let etag = format!("Ij{}Ig==", random_hex(8));
-            Assignment {
-                hub,
-                device_id,
-                substatus: "initialAssignment",
-                created: now.clone(),
-                updated: now,
-                etag,
-            }
+            Assignment { hub, device_id, substatus: "initialAssignment", created: now.clone(), updated: now, etag }
         }
     };
     device.registration.assignment = Some(assignment.clone());
@@ -282,32 +226,17 @@ fn attestation_details(device: &Device) -> (&'static str, Value) {
         Some(Proof::Keys(_)) | None => "symmetricKey",
         Some(Proof::Certificate(_) | Proof::IssuedBy(_)) => "x509",
     };
-    (
-        kind,
-        device
-            .group
-            .as_ref()
-            .map_or_else(|| json!({}), |group| json!({"enrollmentGroupId": group})),
-    )
+    (kind, device.group.as_ref().map_or_else(|| json!({}), |group| json!({"enrollmentGroupId": group})))
 }
 
 fn assigning(operation: &str, retry_after: Option<String>) -> Answer {
-    let answer = Answer::json(
-        202,
-        &json!({"operationId": operation, "status": "assigning"}),
-    );
-    Answer {
-        retry_after,
-        ..answer
-    }
+    let answer = Answer::json(202, &json!({"operationId": operation, "status": "assigning"}));
+    Answer { retry_after, ..answer }
 }
 
 fn disabled(device: &Device) -> Answer {
     let state = json!({"registrationId": device.registration_id, "status": "disabled"});
-    Answer::json(
-        200,
-        &json!({"operationId": "", "status": "disabled", "registrationState": state}),
-    )
+    Answer::json(200, &json!({"operationId": "", "status": "disabled", "registrationState": state}))
 }
 
 fn failed(device: &Device, operation: &str, code: u32, message: &str) -> Value {
@@ -325,24 +254,14 @@ fn failed(device: &Device, operation: &str, code: u32, message: &str) -> Value {
 /// The answer of a fault that does not depend on the request.
 pub(crate) fn lie_alone(lie: &Lie) -> Option<Answer> {
     match lie {
-        Lie::Status {
-            status,
-            code,
-            retry_after,
-        } => {
+        Lie::Status { status, code, retry_after } => {
             let code = code.unwrap_or_else(|| usual_code(*status));
             let answer = Answer::error_with_status(*status, code, "A fault was asked for.");
-            Some(Answer {
-                retry_after: retry_after.clone(),
-                ..answer
-            })
+            Some(Answer { retry_after: retry_after.clone(), ..answer })
         }
         Lie::Body { status, text } => Some(Answer::raw(*status, text.clone().into_bytes())),
         Lie::Html(status) => Some(Answer::html(*status)),
-        Lie::Redirect(url) => Some(Answer {
-            location: Some(url.clone()),
-            ..Answer::raw(307, Vec::new())
-        }),
+        Lie::Redirect(url) => Some(Answer { location: Some(url.clone()), ..Answer::raw(307, Vec::new()) }),
         Lie::Big(_)
         | Lie::LostOperation
         | Lie::AssigningForever
@@ -376,11 +295,7 @@ fn distort(result: &mut Value, lie: &Lie) {
             state["registrationId"] = "someone-else".into();
             state["deviceId"] = "someone-else".into();
         }
-        Lie::NoHub => drop(
-            state
-                .as_object_mut()
-                .map(|state| state.remove("assignedHub")),
-        ),
+        Lie::NoHub => drop(state.as_object_mut().map(|state| state.remove("assignedHub"))),
         Lie::HubName(name) => state["assignedHub"] = name.as_str().into(),
         Lie::UnknownStatus(text) => {
             state["status"] = text.as_str().into();

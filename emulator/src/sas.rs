@@ -46,10 +46,7 @@ impl Token {
             resource: percent_decode(sr)?,
             signature: signature(sig?)?,
             expiry_text: se.to_owned(),
-            expiry: se
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-                .then(|| se.parse().ok())??,
+            expiry: se.bytes().all(|byte| byte.is_ascii_digit()).then(|| se.parse().ok())??,
             key_name: skn.map(str::to_owned),
         })
     }
@@ -57,21 +54,14 @@ impl Token {
     /// Whether `key` (the decoded one) made this signature.
     pub fn is_signed_with(&self, key: &[u8]) -> bool {
         let text = format!("{}\n{}", self.signed_resource, self.expiry_text);
-        hmac::verify(
-            &hmac::Key::new(hmac::HMAC_SHA256, key),
-            text.as_bytes(),
-            &self.signature,
-        )
-        .is_ok()
+        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes(), &self.signature).is_ok()
     }
 }
 
 /// The key of one member of a symmetric-key group: HMAC-SHA256 of the registration ID as spelled (DPS device API §4.3).
 pub fn derived_key(group_key: &[u8], registration_id: &str) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, group_key);
-    hmac::sign(&key, registration_id.as_bytes())
-        .as_ref()
-        .to_vec()
+    hmac::sign(&key, registration_id.as_bytes()).as_ref().to_vec()
 }
 
 fn signature(encoded: &str) -> Option<Vec<u8>> {
@@ -102,10 +92,7 @@ mod tests {
             assert_eq!(token.expiry, case["se"].as_u64().unwrap(), "{case}");
             assert_eq!(token.key_name.as_deref(), case["skn"].as_str(), "{case}");
             assert!(token.is_signed_with(&key(case, "key_b64")), "{case}");
-            assert!(
-                !token.is_signed_with(b"another key of some bytes"),
-                "{case}"
-            );
+            assert!(!token.is_signed_with(b"another key of some bytes"), "{case}");
             if case["matches_published"] == false {
                 let published = Token::parse(case["published_token"].as_str().unwrap()).unwrap();
                 assert!(!published.is_signed_with(&key(case, "key_b64")), "{case}");
@@ -116,10 +103,7 @@ mod tests {
     #[test]
     fn derived_keys_of_the_vectors() {
         for case in vectors()["derived_device_keys"].as_array().unwrap() {
-            let derived = derived_key(
-                &key(case, "group_key_b64"),
-                case["registration_id"].as_str().unwrap(),
-            );
+            let derived = derived_key(&key(case, "group_key_b64"), case["registration_id"].as_str().unwrap());
             assert_eq!(STANDARD.encode(derived), case["derived_key_b64"], "{case}");
         }
     }

@@ -83,11 +83,7 @@ impl Service {
             transcript,
             changes: 0,
         };
-        Ok(Self {
-            config: config.service,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        })
+        Ok(Self { config: config.service, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// The state, to be changed in one short step; whoever waits is told afterwards.
@@ -106,11 +102,7 @@ impl Service {
     }
 
     /// Waits until `done` finds what it looks for, at most for `patience`.
-    pub(crate) fn wait<T>(
-        &self,
-        patience: Duration,
-        mut done: impl FnMut(&State) -> Option<T>,
-    ) -> Option<T> {
+    pub(crate) fn wait<T>(&self, patience: Duration, mut done: impl FnMut(&State) -> Option<T>) -> Option<T> {
         let end = Instant::now() + patience;
         let mut state = self.lock();
         loop {
@@ -118,11 +110,7 @@ impl Service {
                 return Some(found);
             }
             let left = end.checked_duration_since(Instant::now())?;
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -132,11 +120,7 @@ impl Service {
 
     /// Whether DPS speaks this api-version (DPS device API §3).
     pub(crate) fn speaks(&self, api_version: &str) -> bool {
-        self.config
-            .api_versions
-            .iter()
-            .any(|known| known == api_version)
-            || self.is_kinder(Kinder::ApiVersion)
+        self.config.api_versions.iter().any(|known| known == api_version) || self.is_kinder(Kinder::ApiVersion)
     }
 
     /// Writes a line about `device` (a registration ID, or nobody).
@@ -147,19 +131,11 @@ impl Service {
 
     /// Writes down an answer.
     pub(crate) fn say_answer(&self, device: Option<&str>, answer: &Answer) {
-        self.say(
-            device,
-            transcript::answer_line(answer.status, answer.retry_after.as_deref(), &answer.body),
-        );
+        self.say(device, transcript::answer_line(answer.status, answer.retry_after.as_deref(), &answer.body));
     }
 
     /// The next fault to play for `device` at `stage`, if it `fits` the way of talking.
-    pub(crate) fn fault(
-        &self,
-        device: Option<&str>,
-        stage: Stage,
-        fits: impl Fn(&Misdeed) -> bool,
-    ) -> Option<Misdeed> {
+    pub(crate) fn fault(&self, device: Option<&str>, stage: Stage, fits: impl Fn(&Misdeed) -> bool) -> Option<Misdeed> {
         self.with(|state| {
             let own = device.and_then(|device| state.device_or_stranger(device));
             let own = own.and_then(|device| fault::take(&mut device.settings.faults, stage, &fits));
@@ -168,12 +144,7 @@ impl Service {
     }
 
     /// Checks what a client shows for a registration (DPS device API §4, §8).
-    pub(crate) fn admit(
-        &self,
-        scope: &str,
-        registration_id: &str,
-        shown: &Credential,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn admit(&self, scope: &str, registration_id: &str, shown: &Credential) -> Result<(), Refusal> {
         let admitted = self.check(scope, registration_id, shown);
         self.explain(registration_id, &admitted);
         admitted
@@ -182,11 +153,7 @@ impl Service {
     /// Writes down why somebody is refused, which the client is not told, as a comment.
     pub(crate) fn explain<T>(&self, device: &str, admitted: &Result<T, Refusal>) {
         if let Err(refusal) = admitted {
-            self.with(|state| {
-                state
-                    .transcript
-                    .add(device, &format!("# refused: {refusal}"))
-            });
+            self.with(|state| state.transcript.add(device, &format!("# refused: {refusal}")));
         }
     }
 
@@ -205,11 +172,7 @@ impl Service {
             return Err(Refusal::Scope);
         }
         let name = Some(registration_id);
-        self.with(|state| {
-            state.admit(registration_id, |proof| {
-                proof.admits(shown, &audience, name, kinder)
-            })
-        })
+        self.with(|state| state.admit(registration_id, |proof| proof.admits(shown, &audience, name, kinder)))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -242,45 +205,24 @@ impl State {
     /// The registration ID behind a device ID, for a device that is not (any more) at the hub it asks for.
     pub(crate) fn registration_of(&self, device_id: &str) -> Option<String> {
         let is_it = |device: &&Device| {
-            let assigned = device
-                .registration
-                .assignment
-                .as_ref()
-                .is_some_and(|at| at.device_id == device_id);
-            assigned
-                || device.registration_id == device_id
-                || device.settings.device_id.as_deref() == Some(device_id)
+            let assigned = device.registration.assignment.as_ref().is_some_and(|at| at.device_id == device_id);
+            assigned || device.registration_id == device_id || device.settings.device_id.as_deref() == Some(device_id)
         };
-        self.devices
-            .values()
-            .find(is_it)
-            .map(|device| device.registration_id.clone())
+        self.devices.values().find(is_it).map(|device| device.registration_id.clone())
     }
 
     /// The device, or, where there are groups, a place for one that may turn out to be a member.
     fn device_or_stranger(&mut self, registration_id: &str) -> Option<&mut Device> {
         let key = registration_id.to_lowercase();
         if !self.devices.contains_key(&key) {
-            let group = self
-                .groups
-                .first()
-                .filter(|_| !self.removed.contains(&key))?;
-            let device = Device::new(
-                registration_id.to_owned(),
-                None,
-                Some(group.name.clone()),
-                group.settings.clone(),
-            );
+            let group = self.groups.first().filter(|_| !self.removed.contains(&key))?;
+            let device = Device::new(registration_id.to_owned(), None, Some(group.name.clone()), group.settings.clone());
             self.devices.insert(key.clone(), device);
         }
         self.devices.get_mut(&key)
     }
 
-    fn admit(
-        &mut self,
-        id: &str,
-        check: impl Fn(&Proof) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
+    fn admit(&mut self, id: &str, check: impl Fn(&Proof) -> Result<(), Refusal>) -> Result<(), Refusal> {
         let individual = self.device(id).filter(|device| device.group.is_none());
         if let Some(device) = individual {
             return device.proof.as_ref().map_or(Err(Refusal::Device), check);
@@ -292,11 +234,7 @@ impl State {
     }
 
     /// Finds the group that the device proves to belong to. What refuses best is the group that comes closest.
-    fn admit_member(
-        &mut self,
-        id: &str,
-        check: impl Fn(&Proof) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
+    fn admit_member(&mut self, id: &str, check: impl Fn(&Proof) -> Result<(), Refusal>) -> Result<(), Refusal> {
         let mut refusal = Refusal::Device;
         for position in 0..self.groups.len() {
             let group = &self.groups[position];
@@ -315,10 +253,7 @@ impl State {
     }
 
     fn join(&mut self, id: &str, proof: Proof, position: usize) {
-        let (name, settings) = (
-            self.groups[position].name.clone(),
-            self.groups[position].settings.clone(),
-        );
+        let (name, settings) = (self.groups[position].name.clone(), self.groups[position].settings.clone());
         if let Some(device) = self.device_or_stranger(id) {
             if device.group.as_ref() != Some(&name) {
                 device.settings = settings;
@@ -338,10 +273,7 @@ impl State {
             return false;
         };
         change(&mut group.settings);
-        let members = self
-            .devices
-            .values_mut()
-            .filter(|device| device.group.as_deref() == Some(name));
+        let members = self.devices.values_mut().filter(|device| device.group.as_deref() == Some(name));
         members.for_each(|device| change(&mut device.settings));
         true
     }
@@ -364,9 +296,7 @@ impl State {
     }
 
     pub(crate) fn remove_from_hub(&mut self, registration_id: &str) -> bool {
-        let assignment = self
-            .device(registration_id)
-            .and_then(|device| device.registration.assignment.clone());
+        let assignment = self.device(registration_id).and_then(|device| device.registration.assignment.clone());
         assignment.is_some_and(|at| self.hubs.remove(&at.hub, &at.device_id))
     }
 
@@ -376,22 +306,9 @@ impl State {
 }
 
 impl Device {
-    fn new(
-        registration_id: String,
-        proof: Option<Proof>,
-        group: Option<String>,
-        settings: Settings,
-    ) -> Self {
+    fn new(registration_id: String, proof: Option<Proof>, group: Option<String>, settings: Settings) -> Self {
         let registration = Registration::default();
-        Self {
-            registration_id,
-            proof,
-            group,
-            settings,
-            registration,
-            via: None,
-            last_step: String::new(),
-        }
+        Self { registration_id, proof, group, settings, registration, via: None, last_step: String::new() }
     }
 }
 

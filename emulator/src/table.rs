@@ -41,35 +41,13 @@ fn show(emulator: &Emulator, ended: &AtomicBool) {
 }
 
 fn table(emulator: &Emulator) -> String {
-    let mut text = format!(
-        "dps-emulator  MQTT {}  HTTPS {}\n",
-        emulator.mqtt_port(),
-        emulator.https_port()
-    );
-    let head = [
-        "REGISTRATION ID",
-        "ATTESTATION",
-        "TRANSPORT",
-        "HUB",
-        "CONNECTED",
-        "MESSAGES",
-        "LAST STEP",
-    ];
+    let mut text = format!("dps-emulator  MQTT {}  HTTPS {}\n", emulator.mqtt_port(), emulator.https_port());
+    let head = ["REGISTRATION ID", "ATTESTATION", "TRANSPORT", "HUB", "CONNECTED", "MESSAGES", "LAST STEP"];
     let rows: Vec<[String; 7]> = emulator.devices().into_iter().map(row).collect();
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .chain([head[column].len()])
-            .max()
-    };
-    let widths: Vec<usize> = (0..head.len())
-        .map(|column| width(column).unwrap_or_default())
-        .collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).chain([head[column].len()]).max();
+    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or_default()).collect();
     for row in std::iter::once(head.map(str::to_owned)).chain(rows.iter().cloned()) {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
     text
@@ -79,12 +57,7 @@ fn row(device: DeviceState) -> [String; 7] {
     let none = || "-".to_owned();
     let connected = if device.is_connected { "yes" } else { "no" };
     // The body of an answer would fill the line.
-    let step = device
-        .last_step
-        .split(" {")
-        .next()
-        .unwrap_or_default()
-        .to_owned();
+    let step = device.last_step.split(" {").next().unwrap_or_default().to_owned();
     [
         device.registration_id,
         device.attestation,

@@ -51,9 +51,7 @@ pub(crate) struct Certificates {
 impl Certificates {
     /// What to serve a client with that sent this SNI.
     pub(crate) fn serve(&self, name: Option<&str>) -> Arc<ServerConfig> {
-        let asked = |names: &[String]| {
-            name.is_some_and(|name| names.iter().any(|hub| hub.eq_ignore_ascii_case(name)))
-        };
+        let asked = |names: &[String]| name.is_some_and(|name| names.iter().any(|hub| hub.eq_ignore_ascii_case(name)));
         match &self.hub {
             Some((names, config)) if asked(names) => Arc::clone(config),
             Some(_) | None => Arc::clone(&self.usual),
@@ -77,14 +75,8 @@ impl Identity {
             Ok::<_, TlsError>(Arc::new(server(config, &chain, key.der())?))
         };
         let usual = serve(config.server_certificate)?;
-        let hub = config
-            .hub_certificate
-            .map(|fault| serve(fault).map(|server| (hubs.to_vec(), server)))
-            .transpose()?;
-        Ok(Self {
-            ca_pem: ca.certificate_pem().to_owned(),
-            certificates: Certificates { usual, hub },
-        })
+        let hub = config.hub_certificate.map(|fault| serve(fault).map(|server| (hubs.to_vec(), server))).transpose()?;
+        Ok(Self { ca_pem: ca.certificate_pem().to_owned(), certificates: Certificates { usual, hub } })
     }
 }
 
@@ -103,30 +95,15 @@ fn rsa_key() -> Result<Key, PkiError> {
 
 /// Each has its own name: with a shared key, one emulator's CA must not vouch for another emulator.
 fn throw_away(key: Key) -> Result<Authority, PkiError> {
-    Authority::root_with(
-        &format!(
-            "dps-emulator throw-away CA {}",
-            crate::answer::random_hex(8)
-        ),
-        key,
-    )
+    Authority::root_with(&format!("dps-emulator throw-away CA {}", crate::answer::random_hex(8)), key)
 }
 
 fn read(path: &PathBuf) -> Result<String, TlsError> {
-    std::fs::read_to_string(path).map_err(|source| TlsError::File {
-        path: path.clone(),
-        source,
-    })
+    std::fs::read_to_string(path).map_err(|source| TlsError::File { path: path.clone(), source })
 }
 
 fn names(config: &config::Service, hubs: &[String]) -> Vec<String> {
-    let usual = [
-        "localhost",
-        "127.0.0.1",
-        "::1",
-        "global.azure-devices-provisioning.net",
-        &config.host,
-    ];
+    let usual = ["localhost", "127.0.0.1", "::1", "global.azure-devices-provisioning.net", &config.host];
     let mut names: Vec<String> = usual.map(str::to_owned).to_vec();
     names.extend(hubs.iter().cloned());
     names.sort();
@@ -134,30 +111,17 @@ fn names(config: &config::Service, hubs: &[String]) -> Vec<String> {
     names
 }
 
-fn chain(
-    fault: ServerCertificate,
-    names: Vec<String>,
-    ca: &Authority,
-    key: &Key,
-) -> Result<String, PkiError> {
+fn chain(fault: ServerCertificate, names: Vec<String>, ca: &Authority, key: &Key) -> Result<String, PkiError> {
     match fault {
         ServerCertificate::Good => ca.server(key, &names, pki::VALID),
         ServerCertificate::Expired => ca.server(key, &names, pki::EXPIRED),
         ServerCertificate::NotYetValid => ca.server(key, &names, pki::NOT_YET_VALID),
-        ServerCertificate::WrongName => {
-            ca.server(key, &["wrong-name.example".to_owned()], pki::VALID)
-        }
-        ServerCertificate::UnknownCa => {
-            throw_away(Key::generate(Algorithm::EcP256)?)?.server(key, &names, pki::VALID)
-        }
+        ServerCertificate::WrongName => ca.server(key, &["wrong-name.example".to_owned()], pki::VALID),
+        ServerCertificate::UnknownCa => throw_away(Key::generate(Algorithm::EcP256)?)?.server(key, &names, pki::VALID),
     }
 }
 
-fn server(
-    config: &config::Service,
-    chain_pem: &str,
-    key: PrivateKeyDer<'static>,
-) -> Result<ServerConfig, TlsError> {
+fn server(config: &config::Service, chain_pem: &str, key: PrivateKeyDer<'static>) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let version = |version: &TlsVersion| match version {
@@ -165,8 +129,7 @@ fn server(
         TlsVersion::V13 => &rustls::version::TLS13,
     };
     let versions: Vec<_> = config.tls.iter().map(version).collect();
-    let chain =
-        CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)?
         .with_client_cert_verifier(Arc::new(AnyCertificate { algorithms }))

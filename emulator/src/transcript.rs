@@ -22,15 +22,8 @@ impl Transcript {
             return Ok(Self::default());
         };
         let mut file = File::options().create(true).append(true).open(path)?;
-        writeln!(
-            file,
-            "# dps-emulator {} transcript 1",
-            env!("CARGO_PKG_VERSION")
-        )?;
-        Ok(Self {
-            lines: Vec::new(),
-            file: Some(file),
-        })
+        writeln!(file, "# dps-emulator {} transcript 1", env!("CARGO_PKG_VERSION"))?;
+        Ok(Self { lines: Vec::new(), file: Some(file) })
     }
 
     pub(crate) fn add(&mut self, device: &str, line: &str) {
@@ -44,17 +37,13 @@ impl Transcript {
 
     /// The lines of one device, without the comments.
     pub(crate) fn of(&self, device: &str) -> Vec<String> {
-        let is_own =
-            |of: &str, line: &str| of.eq_ignore_ascii_case(device) && !line.starts_with('#');
+        let is_own = |of: &str, line: &str| of.eq_ignore_ascii_case(device) && !line.starts_with('#');
         let own = self.lines.iter().filter(|(of, line)| is_own(of, line));
         own.map(|(_, line)| line.clone()).collect()
     }
 
     pub(crate) fn all(&self) -> Vec<String> {
-        self.lines
-            .iter()
-            .map(|(device, line)| format!("{device} {line}"))
-            .collect()
+        self.lines.iter().map(|(device, line)| format!("{device} {line}")).collect()
     }
 }
 
@@ -112,7 +101,8 @@ mod tests {
 
     #[test]
     fn answers_are_one_line_and_hold_no_secret() {
-        let body = br#"{"registrationState":{"payload":{"wifi":"s3cret"},"tpm":{"authenticationKey":"AAAA"}},"status":"assigned"}"#;
+        let body =
+            br#"{"registrationState":{"payload":{"wifi":"s3cret"},"tpm":{"authenticationKey":"AAAA"}},"status":"assigned"}"#;
         assert_eq!(
             answer_line(200, None, body),
             r#"< 200 {"registrationState":{"payload":"(scrubbed)","tpm":{"authenticationKey":"(scrubbed)"}},"status":"assigned"}"#
@@ -123,10 +113,7 @@ mod tests {
             "< 503 retry-after=Wed%2C%2021%20Oct%202026%2007%3A28%3A00%20GMT <html>\\r\\n\\u{1b}[2J"
         );
         assert_eq!(answer_line(429, None, b""), "< 429");
-        assert_eq!(
-            answer_line(200, None, &[b' '; 10_000]),
-            "< 200 (10000 bytes)"
-        );
+        assert_eq!(answer_line(200, None, &[b' '; 10_000]), "< 200 (10000 bytes)");
     }
 
     #[test]

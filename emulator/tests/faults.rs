@@ -4,8 +4,8 @@
 mod client;
 
 use client::{
-    End, FILTER, Mqtt, PATIENCE, REGISTER, WHILE, dps_token, emulator, https_register, hub_token,
-    put, read_within, symmetric, tcp, tls, user_name,
+    End, FILTER, Mqtt, PATIENCE, REGISTER, WHILE, dps_token, emulator, https_register, hub_token, put, read_within, symmetric,
+    tcp, tls, user_name,
 };
 use dps_emulator::Emulator;
 use std::io::{Read, Write};
@@ -13,10 +13,7 @@ use std::time::{Duration, Instant};
 
 /// An emulator that assigns at once, where `gw` has this fault.
 fn faulty(fault: &str) -> Emulator {
-    emulator(
-        "",
-        &symmetric(&format!("answer = \"at-once\"\nfaults = ['{fault}']")),
-    )
+    emulator("", &symmetric(&format!("answer = \"at-once\"\nfaults = ['{fault}']")))
 }
 
 fn connect(emulator: &Emulator) -> Result<u8, End> {
@@ -34,18 +31,12 @@ fn https(fault: &str) -> Result<client::Response, End> {
 
 #[test]
 fn before_tls() {
-    for (fault, expected) in [
-        ("drop", Err(End::Closed)),
-        ("silence", Err(End::Silent)),
-        ("garbage", Ok(())),
-    ] {
+    for (fault, expected) in [("drop", Err(End::Closed)), ("silence", Err(End::Silent)), ("garbage", Ok(()))] {
         for stage in ["tcp", "tls"] {
             let emulator = emulator(&format!("faults = [\"{stage}: {fault}\"]"), "");
             for port in [emulator.mqtt_port(), emulator.https_port()] {
                 let mut stream = tcp(port);
-                stream
-                    .set_read_timeout(Some(if fault == "silence" { WHILE } else { PATIENCE }))
-                    .unwrap();
+                stream.set_read_timeout(Some(if fault == "silence" { WHILE } else { PATIENCE })).unwrap();
                 let connection = rustls::ClientConnection::new(
                     std::sync::Arc::new(client::tls_config(&emulator, None)),
                     "localhost".try_into().unwrap(),
@@ -55,17 +46,11 @@ fn before_tls() {
                 let seen = match stream.read(&mut byte) {
                     Ok(0) => Err(End::Closed),
                     Ok(_) => Ok(()),
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                        Err(End::Silent)
-                    }
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(End::Silent),
                     Err(_) => Err(End::Closed),
                 };
                 // Once only: the second listener answers with a ServerHello.
-                let expected = if port == emulator.mqtt_port() {
-                    expected
-                } else {
-                    Ok(())
-                };
+                let expected = if port == emulator.mqtt_port() { expected } else { Ok(()) };
                 assert_eq!(seen, expected, "{stage}: {fault}");
             }
             assert_eq!(emulator.transcript("-")[0], format!("! {fault}"));
@@ -85,45 +70,21 @@ fn at_connect() {
     for fault in ["silence", "garbage"] {
         let emulator = faulty(&format!("connect: {fault}"));
         let mut client = Mqtt::open(&emulator, None);
-        client.send(&client::connect(
-            4,
-            0xc2,
-            "gw",
-            &user_name("gw"),
-            Some(&dps_token("gw")),
-        ));
+        client.send(&client::connect(4, 0xc2, "gw", &user_name("gw"), Some(&dps_token("gw"))));
         assert_eq!(client.next(WHILE), Err(End::Silent), "{fault}");
-        assert_eq!(
-            emulator.transcript("gw"),
-            ["> connect mqtt".to_owned(), format!("! {fault}")]
-        );
+        assert_eq!(emulator.transcript("gw"), ["> connect mqtt".to_owned(), format!("! {fault}")]);
     }
 
     assert_eq!(https("connect: drop").unwrap_err(), End::Closed);
-    assert_eq!(
-        https("connect: status 503 retry-after=7")
-            .unwrap()
-            .header("retry-after"),
-        Some("7")
-    );
-    assert_eq!(
-        https("connect: connack 3").unwrap().status,
-        200,
-        "CONNACK is a matter of MQTT"
-    );
+    assert_eq!(https("connect: status 503 retry-after=7").unwrap().header("retry-after"), Some("7"));
+    assert_eq!(https("connect: connack 3").unwrap().status, 200, "CONNACK is a matter of MQTT");
     let page = https("connect: html 502").unwrap();
-    assert_eq!(
-        (page.status, page.header("content-type")),
-        (502, Some("text/html"))
-    );
+    assert_eq!((page.status, page.header("content-type")), (502, Some("text/html")));
 }
 
 #[test]
 fn at_the_websocket_upgrade() {
-    let emulator = emulator(
-        "faults = [\"connect: html 502\", \"connect: drop\"]",
-        &symmetric("answer = \"at-once\""),
-    );
+    let emulator = emulator("faults = [\"connect: html 502\", \"connect: drop\"]", &symmetric("answer = \"at-once\""));
     let upgrade = [
         ("Connection", "Upgrade"),
         ("Upgrade", "websocket"),
@@ -133,16 +94,12 @@ fn at_the_websocket_upgrade() {
     ];
     let ask = || {
         let mut stream = tls(&emulator, emulator.https_port(), None);
-        client::exchange(&mut stream, "GET", "/$iothub/websocket", &upgrade, "")
-            .map(|response| response.status)
+        client::exchange(&mut stream, "GET", "/$iothub/websocket", &upgrade, "").map(|response| response.status)
     };
     assert_eq!(ask(), Ok(502));
     assert_eq!(ask(), Err(End::Closed));
     let mut client = Mqtt::websocket(&emulator, None);
-    assert_eq!(
-        client.connect("gw", &user_name("gw"), Some(&dps_token("gw"))),
-        Ok(0)
-    );
+    assert_eq!(client.connect("gw", &user_name("gw"), Some(&dps_token("gw"))), Ok(0));
 }
 
 #[test]
@@ -150,23 +107,10 @@ fn at_subscribe() {
     for (fault, expected) in [("drop", End::Closed), ("silence", End::Silent)] {
         let emulator = faulty(&format!("subscribe: {fault}"));
         let mut client = Mqtt::open(&emulator, None);
-        assert_eq!(
-            client.connect("gw", &user_name("gw"), Some(&dps_token("gw"))),
-            Ok(0)
-        );
+        assert_eq!(client.connect("gw", &user_name("gw"), Some(&dps_token("gw"))), Ok(0));
         client.send(&client::subscribe(FILTER, 1));
-        assert_eq!(
-            client.next(if expected == End::Silent {
-                WHILE
-            } else {
-                PATIENCE
-            }),
-            Err(expected)
-        );
-        assert_eq!(
-            emulator.transcript("gw")[2..],
-            ["> subscribe".to_owned(), format!("! {fault}")]
-        );
+        assert_eq!(client.next(if expected == End::Silent { WHILE } else { PATIENCE }), Err(expected));
+        assert_eq!(emulator.transcript("gw")[2..], ["> subscribe".to_owned(), format!("! {fault}")]);
     }
 }
 
@@ -183,16 +127,10 @@ fn connection_faults_at_a_request() {
     let emulator = faulty("register: garbage");
     let mut client = Mqtt::ready(&emulator);
     client.publish(REGISTER, 0, "");
-    assert!(
-        matches!(client.next(WHILE), Err(End::Silent)),
-        "no packet ever completes"
-    );
+    assert!(matches!(client.next(WHILE), Err(End::Silent)), "no packet ever completes");
     let emulator = faulty("register: garbage");
     let mut stream = tls(&emulator, emulator.https_port(), None);
-    let target = format!(
-        "PUT /{}/registrations/gw/register HTTP/1.1\r\nHost: x\r\n\r\n",
-        client::SCOPE
-    );
+    let target = format!("PUT /{}/registrations/gw/register HTTP/1.1\r\nHost: x\r\n\r\n", client::SCOPE);
     stream.write_all(target.as_bytes()).unwrap();
     assert_eq!(read_within(&mut stream, PATIENCE, 1), Ok(vec![0xff]));
 }
@@ -207,106 +145,47 @@ fn delivery_faults() {
         let first = client.register().map(|(topic, _)| topic);
         (first, client.message(WHILE).map(|(topic, _)| topic))
     };
-    assert_eq!(
-        two("register: stale-rid"),
-        (Ok(stale.to_owned()), Ok(right.to_owned()))
-    );
-    assert_eq!(
-        two("register: only-stale-rid"),
-        (Ok(stale.to_owned()), Err(End::Silent))
-    );
-    assert_eq!(
-        two("register: duplicate"),
-        (Ok(right.to_owned()), Ok(right.to_owned()))
-    );
-    assert_eq!(
-        two("register: truncate"),
-        (Err(End::Closed), Err(End::Closed))
-    );
+    assert_eq!(two("register: stale-rid"), (Ok(stale.to_owned()), Ok(right.to_owned())));
+    assert_eq!(two("register: only-stale-rid"), (Ok(stale.to_owned()), Err(End::Silent)));
+    assert_eq!(two("register: duplicate"), (Ok(right.to_owned()), Ok(right.to_owned())));
+    assert_eq!(two("register: truncate"), (Err(End::Closed), Err(End::Closed)));
     assert_eq!(https("register: truncate").unwrap_err(), End::Closed);
-    assert_eq!(
-        https("register: stale-rid").unwrap().status,
-        200,
-        "HTTPS has no $rid"
-    );
+    assert_eq!(https("register: stale-rid").unwrap().status, 200, "HTTPS has no $rid");
     let emulator = faulty("register: duplicate");
     let mut stream = tls(&emulator, emulator.https_port(), None);
-    assert_eq!(
-        put(&mut stream, "gw", &dps_token("gw")).unwrap().status,
-        200
-    );
+    assert_eq!(put(&mut stream, "gw", &dps_token("gw")).unwrap().status, 200);
     assert_eq!(client::response(&mut stream).unwrap().status, 200);
 }
 
 #[test]
 fn answers_that_are_not_the_true_one() {
     let topic = |fault: &str| register(fault).unwrap().0;
-    assert_eq!(
-        topic("register: status 429 retry-after=2"),
-        "$dps/registrations/res/429/?$rid=1&retry-after=2"
-    );
-    assert_eq!(
-        topic("register: status 503 retry-after=a b"),
-        "$dps/registrations/res/503/?$rid=1&retry-after=a%20b"
-    );
-    assert_eq!(
-        topic("register: html 502"),
-        "$dps/registrations/res/502/?$rid=1"
-    );
-    assert_eq!(
-        register("register: status 400 code=400207").unwrap().1["errorCode"],
-        400_207
-    );
+    assert_eq!(topic("register: status 429 retry-after=2"), "$dps/registrations/res/429/?$rid=1&retry-after=2");
+    assert_eq!(topic("register: status 503 retry-after=a b"), "$dps/registrations/res/503/?$rid=1&retry-after=a%20b");
+    assert_eq!(topic("register: html 502"), "$dps/registrations/res/502/?$rid=1");
+    assert_eq!(register("register: status 400 code=400207").unwrap().1["errorCode"], 400_207);
     let date = "Wed, 21 Oct 2026 07:28:00 GMT";
     let response = https(&format!("register: status 429 retry-after={date}")).unwrap();
-    assert_eq!(
-        (response.status, response.header("retry-after")),
-        (429, Some(date))
-    );
+    assert_eq!((response.status, response.header("retry-after")), (429, Some(date)));
     assert_eq!(response.json()["errorCode"], 429_001);
     let response = https("register: body {\"status\":").unwrap();
-    assert_eq!(
-        (response.status, response.body.as_slice()),
-        (200, b"{\"status\":".as_slice())
-    );
+    assert_eq!((response.status, response.body.as_slice()), (200, b"{\"status\":".as_slice()));
     let response = https("register: status-body 500 oops").unwrap();
-    assert_eq!(
-        (response.status, response.body.as_slice()),
-        (500, b"oops".as_slice())
-    );
+    assert_eq!((response.status, response.body.as_slice()), (500, b"oops".as_slice()));
     let response = https("register: redirect https://elsewhere.example/x").unwrap();
-    assert_eq!(
-        (response.status, response.header("location")),
-        (307, Some("https://elsewhere.example/x"))
-    );
+    assert_eq!((response.status, response.header("location")), (307, Some("https://elsewhere.example/x")));
     assert_eq!(https("register: big 200000").unwrap().body.len(), 200_000);
-    assert_eq!(
-        register("register: big 200000").unwrap().1["status"],
-        "assigned",
-        "padded with spaces"
-    );
+    assert_eq!(register("register: big 200000").unwrap().1["status"], "assigned", "padded with spaces");
 }
 
 #[test]
 fn results_that_are_not_the_true_one() {
     let state = |fault: &str| register(fault).unwrap().1["registrationState"].clone();
-    assert_eq!(
-        state("register: wrong-registration-id")["registrationId"],
-        "someone-else"
-    );
+    assert_eq!(state("register: wrong-registration-id")["registrationId"], "someone-else");
     assert_eq!(state("register: no-hub").get("assignedHub"), None);
-    assert_eq!(
-        state("register: hub-name evil.example/path")["assignedHub"],
-        "evil.example/path"
-    );
-    assert_eq!(
-        state("register: hub-name a\\r\\nb")["assignedHub"],
-        "a\r\nb"
-    );
-    assert_eq!(
-        register("register: unknown-status pending").unwrap().1["status"],
-        "pending"
-    );
+    assert_eq!(state("register: hub-name evil.example/path")["assignedHub"], "evil.example/path");
+    assert_eq!(state("register: hub-name a\\r\\nb")["assignedHub"], "a\r\nb");
+    assert_eq!(register("register: unknown-status pending").unwrap().1["status"], "pending");
     assert_eq!(https("register: assigning-forever").unwrap().status, 202);
 }
 
@@ -316,29 +195,14 @@ fn a_result_is_distorted_wherever_it_comes() {
     let result = |fault: &str| {
         let emulator = emulator("", &table(fault));
         let mut client = Mqtt::ready(&emulator);
-        let operation = client.register().unwrap().1["operationId"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let operation = client.register().unwrap().1["operationId"].as_str().unwrap().to_owned();
         client.query(&operation).unwrap()
     };
-    assert_eq!(
-        result("register: no-hub").1["registrationState"].get("assignedHub"),
-        None
-    );
-    assert_eq!(
-        result("query: no-hub").1["registrationState"].get("assignedHub"),
-        None
-    );
+    assert_eq!(result("register: no-hub").1["registrationState"].get("assignedHub"), None);
+    assert_eq!(result("query: no-hub").1["registrationState"].get("assignedHub"), None);
     assert_eq!(result("query: lost-operation").1["errorCode"], 404_203);
-    assert_eq!(
-        result("query: assigning-forever x*").0,
-        "$dps/registrations/res/202/?$rid=1"
-    );
-    assert_eq!(
-        result("register: assigning-forever").1["status"],
-        "assigning"
-    );
+    assert_eq!(result("query: assigning-forever x*").0, "$dps/registrations/res/202/?$rid=1");
+    assert_eq!(result("register: assigning-forever").1["status"], "assigning");
 }
 
 #[test]
@@ -348,14 +212,8 @@ fn faults_are_used_up_and_can_be_set_anew() {
         &symmetric("answer = \"at-once\"\nfaults = [\"register: status 429 x2\"]"),
     );
     let status = || https_register(&emulator).unwrap().status;
-    assert_eq!(
-        [status(), status(), status(), status()],
-        [429, 429, 500, 200],
-        "the device's own come first"
-    );
-    emulator
-        .set_faults("gw", &["register: status 418"])
-        .unwrap();
+    assert_eq!([status(), status(), status(), status()], [429, 429, 500, 200], "the device's own come first");
+    emulator.set_faults("gw", &["register: status 418"]).unwrap();
     assert_eq!([status(), status()], [418, 200]);
     emulator.set_service_faults(&["register: drop"]).unwrap();
     assert_eq!(https_register(&emulator).unwrap_err(), End::Closed);
@@ -371,34 +229,19 @@ fn faults_of_a_group_meet_each_member_from_its_first_word() {
     let emulator = emulator("", group);
     let code = |id: &str| {
         let sr = format!("{}%2Fregistrations%2F{id}", client::SCOPE);
-        let token = client::token(
-            &dps_emulator::sas::derived_key(client::KEY, id),
-            &sr,
-            client::in_one_hour(),
-        );
+        let token = client::token(&dps_emulator::sas::derived_key(client::KEY, id), &sr, client::in_one_hour());
         Mqtt::open(&emulator, None).connect(id, &user_name(id), Some(&token))
     };
-    assert_eq!(
-        [code("a"), code("b"), code("a"), code("b")],
-        [Ok(3), Ok(3), Ok(0), Ok(0)]
-    );
+    assert_eq!([code("a"), code("b"), code("a"), code("b")], [Ok(3), Ok(3), Ok(0), Ok(0)]);
 }
 
 #[test]
 fn at_the_hub() {
-    for (fault, expected) in [
-        ("drop", Err(End::Closed)),
-        ("connack 3", Ok(3)),
-        ("slow 0.1", Ok(0)),
-    ] {
+    for (fault, expected) in [("drop", Err(End::Closed)), ("connack 3", Ok(3)), ("slow 0.1", Ok(0))] {
         let emulator = faulty(&format!("hub: {fault}"));
         assert_eq!(https_register(&emulator).unwrap().status, 200);
         let mut client = Mqtt::open(&emulator, None);
         let user = "localhost/gw/?api-version=2021-04-12";
-        assert_eq!(
-            client.connect("gw", user, Some(&hub_token("localhost", "gw"))),
-            expected,
-            "{fault}"
-        );
+        assert_eq!(client.connect("gw", user, Some(&hub_token("localhost", "gw"))), expected, "{fault}");
     }
 }

@@ -17,10 +17,7 @@ fn individual(leaf: &Leaf) -> String {
 }
 
 fn group(ca: &Authority) -> String {
-    format!(
-        "[[group]]\nname = \"fleet\"\nanswer = \"at-once\"\ncertificate_pem = \"\"\"\n{}\"\"\"\n",
-        ca.certificate_pem()
-    )
+    format!("[[group]]\nname = \"fleet\"\nanswer = \"at-once\"\ncertificate_pem = \"\"\"\n{}\"\"\"\n", ca.certificate_pem())
 }
 
 /// What `leaf` gets as `id`: the status, or the error code.
@@ -37,18 +34,11 @@ fn mqtt(emulator: &Emulator, id: &str, leaf: Option<&Leaf>) -> String {
 fn https(emulator: &Emulator, id: &str, leaf: Option<&Leaf>) -> String {
     let target = format!("/{SCOPE}/registrations/{id}/register?api-version=2021-06-01");
     let mut stream = tls(emulator, emulator.https_port(), leaf);
-    outcome(
-        &exchange(&mut stream, "PUT", &target, &[], "")
-            .unwrap()
-            .json(),
-    )
+    outcome(&exchange(&mut stream, "PUT", &target, &[], "").unwrap().json())
 }
 
 fn outcome(body: &serde_json::Value) -> String {
-    body["errorCode"].as_u64().map_or_else(
-        || body["status"].as_str().unwrap().to_owned(),
-        |code| code.to_string(),
-    )
+    body["errorCode"].as_u64().map_or_else(|| body["status"].as_str().unwrap().to_owned(), |code| code.to_string())
 }
 
 #[test]
@@ -61,10 +51,7 @@ fn an_individual_enrollment_wants_its_own_certificate() {
     assert_eq!(https(&emulator, "gw", None), "401000");
     let other = Leaf::self_signed("gw", EC, VALID).unwrap();
     assert_eq!(mqtt(&emulator, "gw", Some(&other)), "401002");
-    let kinder = self::emulator(
-        "kinder = [\"skip-thumbprint\"]\ntls = [\"1.3\"]",
-        &individual(&leaf),
-    );
+    let kinder = self::emulator("kinder = [\"skip-thumbprint\"]\ntls = [\"1.3\"]", &individual(&leaf));
     assert_eq!(mqtt(&kinder, "gw", Some(&other)), "assigned");
     assert_eq!(https(&emulator, "gw", Some(&other)), "401002");
     assert_eq!(mqtt(&emulator, "nobody", Some(&leaf)), "404201");
@@ -72,13 +59,8 @@ fn an_individual_enrollment_wants_its_own_certificate() {
 
 #[test]
 fn it_must_be_valid_today_and_bear_the_registration_id() {
-    let checked = |leaf: &Leaf, kinder: &str| {
-        mqtt(
-            &emulator(&format!("kinder = [{kinder}]"), &individual(leaf)),
-            "gw",
-            Some(leaf),
-        )
-    };
+    let checked =
+        |leaf: &Leaf, kinder: &str| mqtt(&emulator(&format!("kinder = [{kinder}]"), &individual(leaf)), "gw", Some(leaf));
     let expired = Leaf::self_signed("gw", EC, EXPIRED).unwrap();
     let future = Leaf::self_signed("gw", EC, NOT_YET_VALID).unwrap();
     let other = Leaf::self_signed("other", EC, VALID).unwrap();
@@ -94,29 +76,18 @@ fn a_group_wants_the_whole_chain() {
     let root = Authority::root("root", EC).unwrap();
     let intermediate = root.intermediate("intermediate", EC).unwrap();
     let leaf = intermediate.leaf("gw", EC, VALID).unwrap();
-    let short = Leaf {
-        chain_pem: leaf.certificate_pem.clone(),
-        certificate_pem: String::new(),
-        key: leaf.key.copy().unwrap(),
-    };
+    let short = Leaf { chain_pem: leaf.certificate_pem.clone(), certificate_pem: String::new(), key: leaf.key.copy().unwrap() };
     let by_root = emulator("", &group(&root));
     assert_eq!(mqtt(&by_root, "gw", Some(&leaf)), "assigned");
     assert_eq!(https(&by_root, "gw", Some(&leaf)), "assigned");
     assert_eq!(mqtt(&by_root, "gw", Some(&short)), "401002");
     assert_eq!(https(&by_root, "gw", Some(&short)), "401002");
-    assert_eq!(
-        mqtt(&by_root, "gw2", Some(&leaf)),
-        "401002",
-        "the common name is another one"
-    );
+    assert_eq!(mqtt(&by_root, "gw2", Some(&leaf)), "401002", "the common name is another one");
     let by_intermediate = emulator("", &group(&intermediate));
     assert_eq!(mqtt(&by_intermediate, "gw", Some(&short)), "assigned");
     let kinder = emulator("kinder = [\"skip-chain\"]", &group(&root));
     assert_eq!(mqtt(&kinder, "gw", Some(&short)), "assigned");
-    let stranger = Authority::root("root", EC)
-        .unwrap()
-        .leaf("gw", EC, VALID)
-        .unwrap();
+    let stranger = Authority::root("root", EC).unwrap().leaf("gw", EC, VALID).unwrap();
     assert_eq!(mqtt(&by_root, "gw", Some(&stranger)), "401002");
     let late = intermediate.leaf("gw", EC, EXPIRED).unwrap();
     assert_eq!(mqtt(&by_root, "gw", Some(&late)), "401002");
@@ -140,20 +111,14 @@ fn rsa_keys_and_websocket_work_too() {
     assert_eq!(client.connect("gw", &user_name("gw"), None), Ok(0));
     assert_eq!(client.subscribe(FILTER, 1), Ok(1));
     assert_eq!(client.register().unwrap().1["status"], "assigned");
-    assert!(
-        leaf.key
-            .traditional_pem()
-            .unwrap()
-            .starts_with("-----BEGIN RSA PRIVATE KEY-----\n")
-    );
+    assert!(leaf.key.traditional_pem().unwrap().starts_with("-----BEGIN RSA PRIVATE KEY-----\n"));
 }
 
 #[test]
 fn ec_keys_are_written_as_sec1_that_others_read() {
     use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
     let leaf = Leaf::self_signed("gw", EC, VALID).unwrap();
-    let der =
-        PrivateKeyDer::from_pem_slice(leaf.key.traditional_pem().unwrap().as_bytes()).unwrap();
+    let der = PrivateKeyDer::from_pem_slice(leaf.key.traditional_pem().unwrap().as_bytes()).unwrap();
     assert!(matches!(der, PrivateKeyDer::Sec1(_)));
     let sec1 = rustls::crypto::ring::sign::any_ecdsa_type(&der).unwrap();
     let pkcs8 = PrivateKeyDer::from_pem_slice(leaf.key.pkcs8_pem().as_bytes()).unwrap();

@@ -27,7 +27,7 @@ pub(super) fn of(request: &Request, rid: &str) -> String {
 }
 
 impl Response {
-    /// Takes a response topic apart: parameters in any order, names in any case, and a `+` is a plus. The first of two parameters
+    /// Takes a response topic apart: parameters in any order, names in any case, values percent-encoded, and a `+` is a plus. The first of two parameters
     /// with one name counts.
     ///
     /// # Errors
@@ -41,11 +41,24 @@ impl Response {
         let status = status.and_then(|text| text.parse().ok()).ok_or_else(|| wrong("no status"))?;
         let parameter = |name: &str| {
             let mut pairs = parameters.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+            pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| percent_decode(value))
         };
         let rid = parameter("$rid").ok_or_else(|| wrong("no $rid"))?;
         Ok(Self { status, rid, retry_after: parameter("retry-after") })
     }
+}
+
+/// What is no escape stays as it is: the text is compared or parsed, and fails there if it was meant otherwise.
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let decoded = escaped.filter(|digits| !digits.starts_with('+')).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(decoded.unwrap_or(*first));
+        rest = if decoded.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
 #[cfg(test)]
@@ -93,6 +106,16 @@ mod tests {
     fn a_plus_stays_a_plus_and_the_first_of_two_counts() {
         let parsed = Response::parse("$dps/registrations/res/202/?$RID=a+b&retry-after=Mon,+23+Nov&$rid=c").unwrap();
         assert_eq!(parsed, Response { status: 202, rid: "a+b".to_owned(), retry_after: Some("Mon,+23+Nov".to_owned()) });
+    }
+
+    #[test]
+    fn a_value_may_be_escaped() {
+        let parsed = Response::parse("$dps/registrations/res/429/?$rid=1&retry-after=Mon%2C%2023%20Nov%202026").unwrap();
+        assert_eq!(parsed.retry_after.as_deref(), Some("Mon, 23 Nov 2026"));
+        for odd in ["%", "%2", "%zz", "%+1", "100%"] {
+            assert_eq!(percent_decode(odd), odd);
+        }
+        assert_eq!(percent_decode("%ff"), "%ff");
     }
 
     #[test]

@@ -6,3 +6,4 @@ mod daemon;
 mod gateway;
 mod power_cut;
 mod secrets;
+mod strace;

@@ -22,11 +22,7 @@ impl Config {
     /// # Errors
     /// Says which line is wrong, and what would be right.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        read::read(text).map_err(|(message, at)| ConfigError {
-            file: None,
-            line: line(text, at),
-            message,
-        })
+        read::read(text).map_err(|(message, at)| ConfigError { file: None, line: line(text, at), message })
     }
 
     /// Reads a configuration file. Paths in it are relative to the working directory.
@@ -34,29 +30,16 @@ impl Config {
     /// # Errors
     /// As [`Config::from_toml`], with the file's name; also when it cannot be read.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let named = |error| ConfigError {
-            file: Some(path.to_owned()),
-            ..error
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            named(ConfigError {
-                file: None,
-                line: None,
-                message: format!("cannot read it: {error}"),
-            })
-        })?;
+        let named = |error| ConfigError { file: Some(path.to_owned()), ..error };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| named(ConfigError { file: None, line: None, message: format!("cannot read it: {error}") }))?;
         Self::from_toml(&text).map_err(named)
     }
 
     /// Every hub that is named anywhere, for the server's certificate.
     pub(crate) fn hubs(&self) -> Vec<String> {
-        let settings = self
-            .enrollments
-            .iter()
-            .map(|enrollment| &enrollment.settings);
-        let named = settings
-            .chain(self.groups.iter().map(|group| &group.settings))
-            .filter_map(|of| of.hub.clone());
+        let settings = self.enrollments.iter().map(|enrollment| &enrollment.settings);
+        let named = settings.chain(self.groups.iter().map(|group| &group.settings)).filter_map(|of| of.hub.clone());
         self.service.hubs.iter().cloned().chain(named).collect()
     }
 }

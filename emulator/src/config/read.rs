@@ -1,8 +1,7 @@
 //! The configuration as it stands in TOML, and the checks that turn it into what is used.
 
 use super::{
-    Attestation, Config, Enrollment, Fail, Group, Kinder, ServerCertificate, ServerKey, Service,
-    Settings, TlsVersion, WrongKey,
+    Attestation, Config, Enrollment, Fail, Group, Kinder, ServerCertificate, ServerKey, Service, Settings, TlsVersion, WrongKey,
 };
 use crate::fault::Fault;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -27,35 +26,16 @@ const API_VERSIONS: [&str; 8] = [
 
 /// Reads and checks a text; the error is a message and the offset of what is wrong.
 pub(super) fn read(text: &str) -> Result<Config, (String, Option<usize>)> {
-    let raw: Raw = toml::from_str(text).map_err(|error| {
-        (
-            error.message().to_owned(),
-            error.span().map(|span| span.start),
-        )
-    })?;
+    let raw: Raw = toml::from_str(text).map_err(|error| (error.message().to_owned(), error.span().map(|span| span.start)))?;
     let mut known = HashSet::new();
-    let enrollments = raw
-        .enrollment
-        .into_iter()
-        .map(|table| at(table, |table| once(&mut known, table.try_into()?)));
+    let enrollments = raw.enrollment.into_iter().map(|table| at(table, |table| once(&mut known, table.try_into()?)));
     let enrollments = enrollments.collect::<Result<Vec<_>, _>>()?;
-    let groups = raw
-        .group
-        .into_iter()
-        .map(|table| at(table, Group::try_from))
-        .collect::<Result<Vec<_>, _>>()?;
+    let groups = raw.group.into_iter().map(|table| at(table, Group::try_from)).collect::<Result<Vec<_>, _>>()?;
     let service = at(raw.service, Service::try_from)?;
-    Ok(Config {
-        service,
-        enrollments,
-        groups,
-    })
+    Ok(Config { service, enrollments, groups })
 }
 
-fn at<R, T>(
-    table: Spanned<R>,
-    check: impl FnOnce(R) -> Result<T, Wrong>,
-) -> Result<T, (String, Option<usize>)> {
+fn at<R, T>(table: Spanned<R>, check: impl FnOnce(R) -> Result<T, Wrong>) -> Result<T, (String, Option<usize>)> {
     let start = table.span().start;
     check(table.into_inner()).map_err(|wrong| (wrong.message, Some(wrong.at.unwrap_or(start))))
 }
@@ -64,11 +44,7 @@ fn once(known: &mut HashSet<String>, enrollment: Enrollment) -> Result<Enrollmen
     if known.insert(enrollment.registration_id.to_lowercase()) {
         Ok(enrollment)
     } else {
-        Err(format!(
-            "registration_id \"{}\" is there twice",
-            enrollment.registration_id
-        )
-        .into())
+        Err(format!("registration_id \"{}\" is there twice", enrollment.registration_id).into())
     }
 }
 
@@ -125,9 +101,7 @@ impl TryFrom<RawService> for Service {
 
     fn try_from(raw: RawService) -> Result<Self, Wrong> {
         if raw.id_scope.is_empty() || !raw.id_scope.is_ascii() || raw.id_scope.contains('/') {
-            return Err(
-                format!("id_scope \"{}\" must be ASCII without \"/\"", raw.id_scope).into(),
-            );
+            return Err(format!("id_scope \"{}\" must be ASCII without \"/\"", raw.id_scope).into());
         }
         let own_ca = match (raw.ca_file, raw.ca_key_file) {
             (Some(ca), Some(key)) => Some((ca, key)),
@@ -135,10 +109,7 @@ impl TryFrom<RawService> for Service {
             _ => return Err("ca_file and ca_key_file go together".to_owned().into()),
         };
         let host = raw.host.unwrap_or_else(|| "localhost".to_owned());
-        let hubs = raw
-            .hubs
-            .filter(|hubs| !hubs.is_empty())
-            .unwrap_or_else(|| vec!["localhost".to_owned()]);
+        let hubs = raw.hubs.filter(|hubs| !hubs.is_empty()).unwrap_or_else(|| vec!["localhost".to_owned()]);
         if raw.hub_certificate.is_some() && hubs.contains(&host) {
             let cure = "hub_certificate is chosen by name: host must differ from the hubs, \"127.0.0.1\" for example";
             return Err(cure.to_owned().into());
@@ -149,10 +120,7 @@ impl TryFrom<RawService> for Service {
             listen: raw.listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             mqtt_port: raw.mqtt_port,
             https_port: raw.https_port,
-            tls: raw
-                .tls
-                .filter(|versions| !versions.is_empty())
-                .unwrap_or_else(|| vec![TlsVersion::V12]),
+            tls: raw.tls.filter(|versions| !versions.is_empty()).unwrap_or_else(|| vec![TlsVersion::V12]),
             server_key: raw.server_key.unwrap_or(ServerKey::Rsa),
             server_certificate: raw.server_certificate.unwrap_or(ServerCertificate::Good),
             hub_certificate: raw.hub_certificate,
@@ -161,9 +129,7 @@ impl TryFrom<RawService> for Service {
             hubs,
             transcript_file: raw.transcript_file,
             wrong_key_on_mqtt: raw.wrong_key_on_mqtt.unwrap_or(WrongKey::Response),
-            api_versions: raw
-                .api_versions
-                .unwrap_or_else(|| API_VERSIONS.map(str::to_owned).to_vec()),
+            api_versions: raw.api_versions.unwrap_or_else(|| API_VERSIONS.map(str::to_owned).to_vec()),
             faults: faults(raw.faults)?,
             kinder: raw.kinder,
         })
@@ -250,14 +216,13 @@ impl TryFrom<RawEnrollment> for Enrollment {
     fn try_from(mut raw: RawEnrollment) -> Result<Self, Wrong> {
         let registration_id = std::mem::take(&mut raw.registration_id);
         if !crate::names::is_registration_id(&registration_id) {
-            return Err(format!("registration_id \"{registration_id}\": 1 to 128 of A-Z a-z 0-9 - . _ :, not ending in . _ or :").into());
+            return Err(format!(
+                "registration_id \"{registration_id}\": 1 to 128 of A-Z a-z 0-9 - . _ :, not ending in . _ or :"
+            )
+            .into());
         }
         let device_id = raw.device_id.take();
-        Ok(Self {
-            registration_id,
-            attestation: raw.attestation()?,
-            settings: raw.settings(device_id)?,
-        })
+        Ok(Self { registration_id, attestation: raw.attestation()?, settings: raw.settings(device_id)? })
     }
 }
 
@@ -266,68 +231,39 @@ impl TryFrom<RawGroup> for Group {
 
     fn try_from(mut raw: RawGroup) -> Result<Self, Wrong> {
         let name = std::mem::take(&mut raw.name);
-        Ok(Self {
-            name,
-            attestation: raw.attestation()?,
-            settings: raw.settings(None)?,
-        })
+        Ok(Self { name, attestation: raw.attestation()?, settings: raw.settings(None)? })
     }
 }
 
-fn attestation(
-    keys: [Option<&str>; 2],
-    file: Option<&Path>,
-    pem: Option<&str>,
-) -> Result<Attestation, Wrong> {
-    let keys = keys
-        .into_iter()
-        .flatten()
-        .map(key)
-        .collect::<Result<Vec<_>, _>>()?;
+fn attestation(keys: [Option<&str>; 2], file: Option<&Path>, pem: Option<&str>) -> Result<Attestation, Wrong> {
+    let keys = keys.into_iter().flatten().map(key).collect::<Result<Vec<_>, _>>()?;
     let pem = match (file, pem) {
         (None, pem) => pem.map(str::to_owned),
         (Some(_), Some(_)) => {
-            return Err("certificate_file or certificate_pem, not both"
-                .to_owned()
-                .into());
+            return Err("certificate_file or certificate_pem, not both".to_owned().into());
         }
-        (Some(file), None) => Some(
-            std::fs::read_to_string(file)
-                .map_err(|error| format!("certificate_file {}: {error}", file.display()))?,
-        ),
+        (Some(file), None) => {
+            Some(std::fs::read_to_string(file).map_err(|error| format!("certificate_file {}: {error}", file.display()))?)
+        }
     };
     match (keys.is_empty(), pem) {
         (false, None) => Ok(Attestation::SymmetricKey(keys)),
         (true, Some(pem)) => CertificateDer::from_pem_slice(pem.as_bytes())
             .map(Attestation::X509)
             .map_err(|error| format!("the certificate is no PEM: {error}").into()),
-        _ => Err(
-            "needs either primary_key (and secondary_key), or certificate_file or certificate_pem"
-                .to_owned()
-                .into(),
-        ),
+        _ => Err("needs either primary_key (and secondary_key), or certificate_file or certificate_pem".to_owned().into()),
     }
 }
 
 fn key(text: &str) -> Result<Vec<u8>, String> {
     // The text itself stays out of the message: it may be a real key.
-    let key = STANDARD
-        .decode(text)
-        .map_err(|_| "a key is not base64".to_owned())?;
+    let key = STANDARD.decode(text).map_err(|_| "a key is not base64".to_owned())?;
     // DPS device API §4.2.
-    if (16..=64).contains(&key.len()) {
-        Ok(key)
-    } else {
-        Err(format!("a key has {} bytes, not 16 to 64", key.len()))
-    }
+    if (16..=64).contains(&key.len()) { Ok(key) } else { Err(format!("a key has {} bytes, not 16 to 64", key.len())) }
 }
 
 fn faults(texts: Vec<Spanned<String>>) -> Result<Vec<Fault>, Wrong> {
-    let parse = |text: Spanned<String>| {
-        Fault::parse(text.get_ref()).map_err(|message| Wrong {
-            message,
-            at: Some(text.span().start),
-        })
-    };
+    let parse =
+        |text: Spanned<String>| Fault::parse(text.get_ref()).map_err(|message| Wrong { message, at: Some(text.span().start) });
     texts.into_iter().map(parse).collect()
 }

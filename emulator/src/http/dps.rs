@@ -37,12 +37,7 @@ impl Route {
     /// Reads the path; the error is the answer to what is no call.
     pub(super) fn of(request: &Request) -> Result<Self, Answer> {
         let refused = |code, message| Err(Answer::error(code, message));
-        let segments: Option<Vec<String>> = request
-            .path
-            .split('/')
-            .skip(1)
-            .map(percent_decode)
-            .collect();
+        let segments: Option<Vec<String>> = request.path.split('/').skip(1).map(percent_decode).collect();
         let Some(segments) = segments else {
             return refused(400_000, "The path is not percent-encoded UTF-8.");
         };
@@ -53,16 +48,10 @@ impl Route {
             }
             [scope, "registrations", id] => (scope, id, Call::Lookup),
             [scope, "registrations", id, "register"] => (scope, id, Call::Register),
-            [scope, "registrations", id, "operations", operation] => {
-                (scope, id, Call::Query((*operation).to_owned()))
-            }
+            [scope, "registrations", id, "operations", operation] => (scope, id, Call::Query((*operation).to_owned())),
             _ => return refused(404_000, "No such resource."),
         };
-        Ok(Self {
-            scope: (*scope).to_owned(),
-            registration_id: (*id).to_owned(),
-            call,
-        })
+        Ok(Self { scope: (*scope).to_owned(), registration_id: (*id).to_owned(), call })
     }
 
     /// The stage of its faults.
@@ -112,12 +101,7 @@ impl Route {
         answer
     }
 
-    fn check(
-        &self,
-        service: &Service,
-        request: &Request,
-        certificates: &[CertificateDer<'static>],
-    ) -> Result<(), Answer> {
+    fn check(&self, service: &Service, request: &Request, certificates: &[CertificateDer<'static>]) -> Result<(), Answer> {
         if request.method != self.call.method() {
             return Err(Answer::error(405_000, "Method not allowed."));
         }
@@ -127,13 +111,9 @@ impl Route {
             None => return Err(Answer::error(400_000, "The api-version is missing.")),
         }
         if !request.body.is_empty() && !is_json(request) {
-            return Err(Answer::error(
-                415_000,
-                "The content type is not application/json.",
-            ));
+            return Err(Answer::error(415_000, "The content type is not application/json."));
         }
-        let credential =
-            credential(request, certificates).map_err(|refusal| Answer::refusal(&refusal))?;
+        let credential = credential(request, certificates).map_err(|refusal| Answer::refusal(&refusal))?;
         let admitted = service.admit(&self.scope, &self.registration_id, &credential);
         admitted.map_err(|refusal| Answer::refusal(&refusal))
     }
@@ -141,11 +121,7 @@ impl Route {
     /// As observed: the register call, without query and operation.
     fn location(&self, request: &Request) -> String {
         let host = request.header("host").unwrap_or_default();
-        let path = request
-            .path
-            .split("/operations/")
-            .next()
-            .unwrap_or_default();
+        let path = request.path.split("/operations/").next().unwrap_or_default();
         let path = path.strip_suffix("/register").unwrap_or(path);
         format!("https://{host}{path}/register")
     }
@@ -153,20 +129,13 @@ impl Route {
 
 fn is_json(request: &Request) -> bool {
     let kind = request.header("content-type").unwrap_or_default();
-    kind.split(';')
-        .next()
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// A token in `Authorization`, or else the certificates of the handshake. The device API knows no other scheme.
-fn credential(
-    request: &Request,
-    certificates: &[CertificateDer<'static>],
-) -> Result<Credential, Refusal> {
+fn credential(request: &Request, certificates: &[CertificateDer<'static>]) -> Result<Credential, Refusal> {
     match request.header("authorization") {
-        Some(token) if token.starts_with("SharedAccessSignature ") => {
-            Ok(Credential::Token(token.to_owned()))
-        }
+        Some(token) if token.starts_with("SharedAccessSignature ") => Ok(Credential::Token(token.to_owned())),
         Some(_) => Err(Refusal::Malformed),
         None => Ok(Credential::Certificates(certificates.to_vec())),
     }

@@ -36,17 +36,8 @@ impl From<std::io::Error> for Ended {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(
-    service: Arc<Service>,
-    stream: TlsStream<TcpStream>,
-    certificates: Vec<CertificateDer<'static>>,
-) {
-    let mut connection = Connection {
-        service,
-        stream,
-        certificates,
-        fresh: true,
-    };
+pub(crate) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>, certificates: Vec<CertificateDer<'static>>) {
+    let mut connection = Connection { service, stream, certificates, fresh: true };
     let mut reader = Reader::default();
     loop {
         let request = match reader.next(&mut connection.stream).await {
@@ -54,22 +45,12 @@ pub(crate) async fn serve(
             Err(Broken::Closed) => return,
             Err(Broken::Request(status, why)) => {
                 connection.service.say(None, format!("! closed: {why}"));
-                let _ = connection
-                    .send(&to_bytes(&Answer::raw(status, Vec::new()), false))
-                    .await;
+                let _ = connection.send(&to_bytes(&Answer::raw(status, Vec::new()), false)).await;
                 return;
             }
         };
         if request.is_upgrade() {
-            let (
-                received,
-                Connection {
-                    service,
-                    stream,
-                    certificates,
-                    ..
-                },
-            ) = (reader.into_rest(), connection);
+            let (received, Connection { service, stream, certificates, .. }) = (reader.into_rest(), connection);
             return websocket::serve(service, stream, received, &request, certificates).await;
         }
         if connection.answer(&request).await.is_err() || !request.keep_alive {
@@ -82,18 +63,12 @@ pub(crate) async fn serve(
 impl Connection {
     async fn answer(&mut self, request: &Request) -> Result<(), Ended> {
         let route = dps::Route::of(request);
-        let device = route
-            .as_ref()
-            .ok()
-            .map(|route| route.registration_id.clone());
+        let device = route.as_ref().ok().map(|route| route.registration_id.clone());
         let device = device.as_deref();
         let mut answer = None;
         if std::mem::take(&mut self.fresh) {
-            self.service
-                .say(device, format!("> connect {}", Via::Https.name()));
-            let fault = self
-                .service
-                .fault(device, crate::fault::Stage::Connect, fits_connect);
+            self.service.say(device, format!("> connect {}", Via::Https.name()));
+            let fault = self.service.fault(device, crate::fault::Stage::Connect, fits_connect);
             answer = self.play(device, fault).await?;
         }
         match (answer, route) {
@@ -106,9 +81,7 @@ impl Connection {
     async fn call(&mut self, route: &dps::Route, request: &Request) -> Result<(), Ended> {
         let device = Some(route.registration_id.as_str());
         route.say(&self.service);
-        let fault = route
-            .stage()
-            .and_then(|stage| self.service.fault(device, stage, fits_https));
+        let fault = route.stage().and_then(|stage| self.service.fault(device, stage, fits_https));
         let (delivery, lie) = match &fault {
             Some(Misdeed::Plain(plain)) => {
                 self.play_plain(device, *plain).await?;
@@ -123,11 +96,7 @@ impl Connection {
     }
 
     /// Plays a fault at the first request; an answer that the fault gives instead of ours.
-    async fn play(
-        &mut self,
-        device: Option<&str>,
-        fault: Option<Misdeed>,
-    ) -> Result<Option<Answer>, Ended> {
+    async fn play(&mut self, device: Option<&str>, fault: Option<Misdeed>) -> Result<Option<Answer>, Ended> {
         match fault {
             Some(Misdeed::Plain(plain)) => self.play_plain(device, plain).await.map(|()| None),
             Some(Misdeed::Answer(lie)) => Ok(crate::registration::lie_alone(&lie)),
@@ -198,8 +167,5 @@ fn fits_connect(misdeed: &Misdeed) -> bool {
 
 /// So is `$rid`.
 fn fits_https(misdeed: &Misdeed) -> bool {
-    !matches!(
-        misdeed,
-        Misdeed::Connack(_) | Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid)
-    )
+    !matches!(misdeed, Misdeed::Connack(_) | Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid))
 }

@@ -22,19 +22,12 @@ pub(super) struct Request {
 impl Request {
     /// The value of the first header called `name`.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(own, _)| own.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// Whether a comma-separated header has this token, in any case.
     pub(super) fn has_token(&self, name: &str, token: &str) -> bool {
-        self.header(name).is_some_and(|value| {
-            value
-                .split(',')
-                .any(|one| one.trim().eq_ignore_ascii_case(token))
-        })
+        self.header(name).is_some_and(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(token)))
     }
 
     /// Whether it asks for a WebSocket.
@@ -59,10 +52,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// The next request.
-    pub(super) async fn next<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        stream: &mut S,
-    ) -> Result<Request, Broken> {
+    pub(super) async fn next<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Result<Request, Broken> {
         let (mut request, head) = loop {
             if let Some(found) = head(&self.received)? {
                 break found;
@@ -71,25 +61,15 @@ impl Reader {
         };
         self.received.drain(..head);
         if request.has_token("expect", "100-continue") {
-            stream
-                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-                .await
-                .map_err(|_| Broken::Closed)?;
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.map_err(|_| Broken::Closed)?;
             stream.flush().await.map_err(|_| Broken::Closed)?;
         }
-        request.body = match (
-            request.header("transfer-encoding"),
-            request.header("content-length"),
-        ) {
+        request.body = match (request.header("transfer-encoding"), request.header("content-length")) {
             (Some(_), Some(_)) => return Err(bad("both Transfer-Encoding and Content-Length")),
-            (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => {
-                self.chunks(stream).await?
-            }
+            (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => self.chunks(stream).await?,
             (Some(_), None) => return Err(bad("a transfer coding other than chunked")),
             (None, Some(length)) => {
-                let length = length
-                    .parse()
-                    .map_err(|_| bad("Content-Length is no number"))?;
+                let length = length.parse().map_err(|_| bad("Content-Length is no number"))?;
                 self.exactly(stream, length).await?
             }
             (None, None) => Vec::new(),
@@ -110,11 +90,7 @@ impl Reader {
         }
     }
 
-    async fn exactly<S: AsyncRead + Unpin>(
-        &mut self,
-        stream: &mut S,
-        length: usize,
-    ) -> Result<Vec<u8>, Broken> {
+    async fn exactly<S: AsyncRead + Unpin>(&mut self, stream: &mut S, length: usize) -> Result<Vec<u8>, Broken> {
         if length > LARGEST_BODY {
             return Err(Broken::Request(413, "a body above 128 KiB".to_owned()));
         }
@@ -164,21 +140,13 @@ fn head(received: &[u8]) -> Result<Option<(Request, usize)>, Broken> {
         }
         Err(error) => return Err(bad(&format!("no HTTP request: {error}"))),
     };
-    let (path, query) = parsed
-        .path
-        .unwrap_or_default()
-        .split_once('?')
-        .unwrap_or((parsed.path.unwrap_or_default(), ""));
+    let (path, query) = parsed.path.unwrap_or_default().split_once('?').unwrap_or((parsed.path.unwrap_or_default(), ""));
     let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_owned();
     let mut request = Request {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: path.to_owned(),
         query: query.to_owned(),
-        headers: parsed
-            .headers
-            .iter()
-            .map(|header| (header.name.to_owned(), text(header.value)))
-            .collect(),
+        headers: parsed.headers.iter().map(|header| (header.name.to_owned(), text(header.value))).collect(),
         body: Vec::new(),
         keep_alive: false,
     };

@@ -61,14 +61,8 @@ pub(super) async fn serve(
     }
     let socket = WebSocketStream::from_partially_read(stream, received, Role::Server, None).await;
     let (inner, outer) = tokio::io::duplex(BUFFER);
-    let peer = Peer {
-        via: Via::MqttWs,
-        certificates,
-    };
-    tokio::join!(
-        mqtt::serve(service, Box::new(inner), peer),
-        carry(socket, outer)
-    );
+    let peer = Peer { via: Via::MqttWs, certificates };
+    tokio::join!(mqtt::serve(service, Box::new(inner), peer), carry(socket, outer));
 }
 
 /// The head of the 101 response, or the refusal.
@@ -76,10 +70,7 @@ fn accept(request: &Request) -> Result<String, Answer> {
     let key = request.header("sec-websocket-key").unwrap_or_default();
     let protocols = request.header("sec-websocket-protocol").unwrap_or_default();
     // Microsoft's C client writes it in capitals.
-    let protocol = protocols
-        .split(',')
-        .map(str::trim)
-        .find(|protocol| protocol.eq_ignore_ascii_case("mqtt"));
+    let protocol = protocols.split(',').map(str::trim).find(|protocol| protocol.eq_ignore_ascii_case("mqtt"));
     let version = request.header("sec-websocket-version") == Some("13");
     match protocol {
         _ if request.path != PATH => Err(Answer::raw(404, Vec::new())),

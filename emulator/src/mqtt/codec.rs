@@ -59,11 +59,7 @@ pub(crate) struct Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self {
-            stream,
-            received: Vec::new(),
-            patience: None,
-        }
+        Self { stream, received: Vec::new(), patience: None }
     }
 
     /// From now on a client is silent too long after 1.5 times `keep_alive` seconds; 0 is for ever.
@@ -77,9 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let Some(patience) = self.patience else {
             return self.read().await;
         };
-        tokio::time::timeout(patience, self.read())
-            .await
-            .unwrap_or(Err(ReadError::KeepAlive))
+        tokio::time::timeout(patience, self.read()).await.unwrap_or(Err(ReadError::KeepAlive))
     }
 
     async fn read(&mut self) -> Result<Packet, ReadError> {
@@ -187,9 +181,7 @@ fn decode(received: &mut Vec<u8>) -> Result<Option<Packet>, ReadError> {
     };
     let rest = received.split_off(header + size);
     let packet = std::mem::replace(received, rest);
-    packet_from(packet[0], Fields(&packet[header..]))
-        .map(Some)
-        .map_err(ReadError::Malformed)
+    packet_from(packet[0], Fields(&packet[header..])).map(Some).map_err(ReadError::Malformed)
 }
 
 /// The lengths of fixed header and body of the first packet, once both are there.
@@ -205,11 +197,7 @@ fn frame(received: &[u8]) -> Result<Option<(usize, usize)>, ReadError> {
             return Ok((received.len() >= header + size).then_some((header, size)));
         }
     }
-    if received.len() > 4 {
-        Err(ReadError::Malformed("remaining length of five bytes"))
-    } else {
-        Ok(None)
-    }
+    if received.len() > 4 { Err(ReadError::Malformed("remaining length of five bytes")) } else { Ok(None) }
 }
 
 fn packet_from(first: u8, mut body: Fields<'_>) -> Result<Packet, &'static str> {
@@ -222,27 +210,17 @@ fn packet_from(first: u8, mut body: Fields<'_>) -> Result<Packet, &'static str> 
         }
         (8, 2) => {
             let id = body.identifier()?;
-            Packet::Subscribe {
-                id,
-                filters: body.list(|body| Ok((body.text()?, body.qos()?)))?,
-            }
+            Packet::Subscribe { id, filters: body.list(|body| Ok((body.text()?, body.qos()?)))? }
         }
         (10, 2) => {
             let id = body.identifier()?;
-            Packet::Unsubscribe {
-                id,
-                filters: body.list(Fields::text)?,
-            }
+            Packet::Unsubscribe { id, filters: body.list(Fields::text)? }
         }
         (12, 0) => Packet::PingReq,
         (14, 0) => Packet::Disconnect,
         _ => return Err("packet type or flags that a client may not send"),
     };
-    if body.0.is_empty() {
-        Ok(packet)
-    } else {
-        Err("bytes left over at the end")
-    }
+    if body.0.is_empty() { Ok(packet) } else { Err("bytes left over at the end") }
 }
 
 fn connect(body: &mut Fields<'_>) -> Result<Connect, &'static str> {
@@ -263,15 +241,7 @@ fn connect(body: &mut Fields<'_>) -> Result<Connect, &'static str> {
     }
     let user_name = (flags & 0x80 != 0).then(|| body.text()).transpose()?;
     let password = (flags & 0x40 != 0).then(|| body.text()).transpose()?;
-    Ok(Connect {
-        level,
-        clean_session: flags & 2 != 0,
-        keep_alive,
-        client_id,
-        has_will,
-        user_name,
-        password,
-    })
+    Ok(Connect { level, clean_session: flags & 2 != 0, keep_alive, client_id, has_will, user_name, password })
 }
 
 fn publish_from(flags: u8, body: &mut Fields<'_>) -> Result<Publish, &'static str> {
@@ -284,13 +254,7 @@ fn publish_from(flags: u8, body: &mut Fields<'_>) -> Result<Publish, &'static st
         return Err("topic name that is empty or has a wildcard");
     }
     let id = if qos > 0 { body.identifier()? } else { 0 };
-    Ok(Publish {
-        topic,
-        qos,
-        retain: flags & 1 != 0,
-        id,
-        payload: std::mem::take(&mut body.0).to_vec(),
-    })
+    Ok(Publish { topic, qos, retain: flags & 1 != 0, id, payload: std::mem::take(&mut body.0).to_vec() })
 }
 
 /// What is left of a packet.
@@ -308,18 +272,11 @@ impl Fields<'_> {
     }
 
     fn identifier(&mut self) -> Result<u16, &'static str> {
-        self.number().and_then(|id| {
-            if id == 0 {
-                Err("packet identifier 0")
-            } else {
-                Ok(id)
-            }
-        })
+        self.number().and_then(|id| if id == 0 { Err("packet identifier 0") } else { Ok(id) })
     }
 
     fn qos(&mut self) -> Result<u8, &'static str> {
-        self.byte()
-            .and_then(|qos| if qos > 2 { Err("QoS above 2") } else { Ok(qos) })
+        self.byte().and_then(|qos| if qos > 2 { Err("QoS above 2") } else { Ok(qos) })
     }
 
     fn bytes(&mut self) -> Result<Vec<u8>, &'static str> {
@@ -331,26 +288,15 @@ impl Fields<'_> {
 
     fn text(&mut self) -> Result<String, &'static str> {
         let text = String::from_utf8(self.bytes()?).map_err(|_| "string that is not UTF-8")?;
-        if text.contains('\0') {
-            Err("string with a null character")
-        } else {
-            Ok(text)
-        }
+        if text.contains('\0') { Err("string with a null character") } else { Ok(text) }
     }
 
-    fn list<T>(
-        &mut self,
-        one: impl Fn(&mut Self) -> Result<T, &'static str>,
-    ) -> Result<Vec<T>, &'static str> {
+    fn list<T>(&mut self, one: impl Fn(&mut Self) -> Result<T, &'static str>) -> Result<Vec<T>, &'static str> {
         let mut items = Vec::new();
         while !self.0.is_empty() {
             items.push(one(self)?);
         }
-        if items.is_empty() {
-            Err("SUBSCRIBE or UNSUBSCRIBE without a filter")
-        } else {
-            Ok(items)
-        }
+        if items.is_empty() { Err("SUBSCRIBE or UNSUBSCRIBE without a filter") } else { Ok(items) }
     }
 }
 
@@ -376,10 +322,7 @@ mod tests {
             user_name: Some("us".to_owned()),
             password: Some("pw".to_owned()),
         };
-        assert_eq!(
-            decode(&mut received).unwrap(),
-            Some(Packet::Connect(connect))
-        );
+        assert_eq!(decode(&mut received).unwrap(), Some(Packet::Connect(connect)));
         assert_eq!(received, [0xc0]);
     }
 
@@ -410,9 +353,7 @@ mod tests {
     fn lengths_of_one_to_three_bytes() {
         for size in [0, 127, 128, 16_383, 16_384, 200_000] {
             let packet = publish("t", 0, 0, &vec![7; size]);
-            let Ok(Some(Packet::Publish(read))) = decode(&mut packet.clone()) else {
-                panic!("{size}")
-            };
+            let Ok(Some(Packet::Publish(read))) = decode(&mut packet.clone()) else { panic!("{size}") };
             assert_eq!((read.topic.as_str(), read.payload.len()), ("t", size));
         }
     }

@@ -1,9 +1,7 @@
 //! The provisioning service over MQTT (DPS device API §5).
 
 use super::codec::{Connect, PINGRESP, Packet, Publish, puback, publish, suback, unsuback};
-use super::{
-    ACCEPTED, Ended, Link, NOT_AUTHORIZED, Peer, WRONG_CLIENT_ID, WRONG_LEVEL, credential,
-};
+use super::{ACCEPTED, Ended, Link, NOT_AUTHORIZED, Peer, WRONG_CLIENT_ID, WRONG_LEVEL, credential};
 use crate::answer::Answer;
 use crate::attest::Refusal;
 use crate::config::{Kinder, WrongKey};
@@ -44,32 +42,19 @@ pub(super) async fn serve(
     link.say(format!("> connect {}", via.name()));
     let fault = link
         .service
-        .fault(Some(&registration_id), Stage::Connect, |misdeed| {
-            matches!(misdeed, Misdeed::Plain(_) | Misdeed::Connack(_))
-        });
+        .fault(Some(&registration_id), Stage::Connect, |misdeed| matches!(misdeed, Misdeed::Plain(_) | Misdeed::Connack(_)));
     link.play(fault.as_ref()).await?;
     if let Some(Misdeed::Connack(code)) = fault {
         return link.connack(code).await;
     }
-    let admitted = link
-        .service
-        .admit(&scope, &registration_id, &credential(connect, peer));
+    let admitted = link.service.admit(&scope, &registration_id, &credential(connect, peer));
     let code = return_code(&link, connect, &registration_id, api_version, &admitted);
     link.connack(code).await?;
     if code != ACCEPTED {
         return Ok(());
     }
     let refusal = admitted.err();
-    Session {
-        link,
-        registration_id,
-        refusal,
-        granted: None,
-        unanswered: false,
-        packet_id: 0,
-    }
-    .run()
-    .await
+    Session { link, registration_id, refusal, granted: None, unanswered: false, packet_id: 0 }.run().await
 }
 
 fn note_way(link: &Link, registration_id: &str, via: Via) {
@@ -82,13 +67,7 @@ fn note_way(link: &Link, registration_id: &str, via: Via) {
 
 /// Faults of form, audience and expiry show as return code 5, a wrong key later; which fault shows where on the service
 /// is UNCONFIRMED (DPS device API §5.4, §18), and so are the codes for a wrong client ID and api-version.
-fn return_code(
-    link: &Link,
-    connect: &Connect,
-    id: &str,
-    api_version: &str,
-    admitted: &Result<(), Refusal>,
-) -> u8 {
+fn return_code(link: &Link, connect: &Connect, id: &str, api_version: &str, admitted: &Result<(), Refusal>) -> u8 {
     if connect.level != 4 {
         return WRONG_LEVEL;
     }
@@ -100,19 +79,11 @@ fn return_code(
     }
     match admitted {
         Ok(()) | Err(Refusal::Scope | Refusal::Device) => ACCEPTED,
-        Err(
-            Refusal::Name
-            | Refusal::Nothing
-            | Refusal::Malformed
-            | Refusal::Audience
-            | Refusal::Expired,
-        ) => NOT_AUTHORIZED,
-        Err(Refusal::Signature | Refusal::OtherKind | Refusal::Certificate(_)) => {
-            match link.service.config.wrong_key_on_mqtt {
-                WrongKey::Response => ACCEPTED,
-                WrongKey::Connack => NOT_AUTHORIZED,
-            }
-        }
+        Err(Refusal::Name | Refusal::Nothing | Refusal::Malformed | Refusal::Audience | Refusal::Expired) => NOT_AUTHORIZED,
+        Err(Refusal::Signature | Refusal::OtherKind | Refusal::Certificate(_)) => match link.service.config.wrong_key_on_mqtt {
+            WrongKey::Response => ACCEPTED,
+            WrongKey::Connack => NOT_AUTHORIZED,
+        },
     }
 }
 
@@ -146,15 +117,10 @@ impl Session {
             return Err(self.link.close("more than one filter"));
         };
         if filter != FILTER {
-            return Err(self
-                .link
-                .close("a filter other than $dps/registrations/res/#"));
+            return Err(self.link.close("a filter other than $dps/registrations/res/#"));
         }
         let early = self.link.wire.has_more_publish();
-        let fault =
-            self.link
-                .service
-                .fault(Some(&self.registration_id), Stage::Subscribe, fits_mqtt);
+        let fault = self.link.service.fault(Some(&self.registration_id), Stage::Subscribe, fits_mqtt);
         self.link.play(fault.as_ref()).await?;
         if early && !self.link.service.is_kinder(Kinder::Order) {
             return Err(self.link.close("a request before SUBACK"));
@@ -173,9 +139,7 @@ impl Session {
             return Err(self.link.close("a request before SUBACK"));
         }
         if (self.unanswered || self.another_waits()) && !kinder {
-            return Err(self
-                .link
-                .close("a second request before the answer to the first"));
+            return Err(self.link.close("a second request before the answer to the first"));
         }
         if request.qos == 1 {
             self.link.wire.send(&puback(request.id)).await?;
@@ -184,15 +148,8 @@ impl Session {
             None => self.link.say("> register"),
             Some(operation) => self.link.say(format!("> query {operation}")),
         }
-        let stage = if asked.operation.is_some() {
-            Stage::Query
-        } else {
-            Stage::Register
-        };
-        let fault = self
-            .link
-            .service
-            .fault(Some(&self.registration_id), stage, fits_mqtt);
+        let stage = if asked.operation.is_some() { Stage::Query } else { Stage::Register };
+        let fault = self.link.service.fault(Some(&self.registration_id), stage, fits_mqtt);
         self.play(fault.as_ref()).await?;
         if self.unanswered {
             return Ok(());
@@ -218,15 +175,9 @@ impl Session {
 
     fn read(&self, request: &Publish) -> Result<Asked, Ended> {
         let fail = |why: &str| Err(self.link.close(why));
-        let (operation, query) = match (
-            request.topic.strip_prefix(REGISTER),
-            request.topic.strip_prefix(QUERY),
-        ) {
+        let (operation, query) = match (request.topic.strip_prefix(REGISTER), request.topic.strip_prefix(QUERY)) {
             (Some(query), _) => (None, query),
-            (None, Some(query)) => (
-                Some(parameter(query, "operationId").unwrap_or_default()),
-                query,
-            ),
+            (None, Some(query)) => (Some(parameter(query, "operationId").unwrap_or_default()), query),
             (None, None) => return fail("a topic that is none of the two requests"),
         };
         if request.qos == 2 || request.retain {
@@ -236,18 +187,12 @@ impl Session {
             return fail("a message above 96 KiB");
         }
         let known = |name: &str| name == "$rid" || (operation.is_some() && name == "operationId");
-        if !query
-            .split('&')
-            .all(|pair| pair.split_once('=').is_some_and(|(name, _)| known(name)))
-        {
+        if !query.split('&').all(|pair| pair.split_once('=').is_some_and(|(name, _)| known(name))) {
             return fail("a topic with parameters that the request does not have");
         }
         match parameter(query, "$rid").filter(|rid| !rid.is_empty()) {
             Some(rid) => Ok(Asked { rid, operation }),
-            None if self.link.service.is_kinder(Kinder::Rid) => Ok(Asked {
-                rid: String::new(),
-                operation,
-            }),
+            None if self.link.service.is_kinder(Kinder::Rid) => Ok(Asked { rid: String::new(), operation }),
             None => fail("a request without $rid"),
         }
     }
@@ -265,12 +210,7 @@ impl Session {
         }
     }
 
-    async fn deliver(
-        &mut self,
-        rid: &str,
-        answer: &Answer,
-        fault: Option<&Misdeed>,
-    ) -> Result<(), Ended> {
+    async fn deliver(&mut self, rid: &str, answer: &Answer, fault: Option<&Misdeed>) -> Result<(), Ended> {
         let delivery = match fault {
             Some(Misdeed::Delivery(delivery)) => Some(*delivery),
             Some(Misdeed::Plain(_) | Misdeed::Connack(_) | Misdeed::Answer(_)) | None => None,
@@ -278,9 +218,7 @@ impl Session {
         if let Some(delivery) = delivery {
             self.link.say(format!("! {}", delivery.name()));
         }
-        self.link
-            .service
-            .say_answer(Some(&self.registration_id), answer);
+        self.link.service.say_answer(Some(&self.registration_id), answer);
         let truth = self.packet(rid, answer);
         match delivery {
             None => self.link.wire.send(&truth).await?,
@@ -288,12 +226,7 @@ impl Session {
                 self.link.wire.send(&truth[..truth.len() / 2]).await?;
                 return Err(Ended);
             }
-            Some(Delivery::Duplicate) => {
-                self.link
-                    .wire
-                    .send(&[truth.clone(), truth].concat())
-                    .await?
-            }
+            Some(Delivery::Duplicate) => self.link.wire.send(&[truth.clone(), truth].concat()).await?,
             Some(Delivery::StaleRid) => {
                 let stale = self.packet(&format!("{rid}0"), answer);
                 self.link.wire.send(&[stale, truth].concat()).await?;
@@ -313,12 +246,7 @@ impl Session {
             topic.push_str(&format!("&retry-after={}", percent_encode(text)));
         }
         self.packet_id = self.packet_id.checked_add(1).unwrap_or(1);
-        publish(
-            &topic,
-            self.granted.unwrap_or(0),
-            self.packet_id,
-            &answer.body,
-        )
+        publish(&topic, self.granted.unwrap_or(0), self.packet_id, &answer.body)
     }
 }
 

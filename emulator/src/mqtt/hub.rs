@@ -1,9 +1,7 @@
 //! An IoT Hub over MQTT (hub connection §2), as far as a device needs it to send messages and to feel at home.
 
 use super::codec::{Connect, PINGRESP, Packet, Publish, puback, publish, suback, unsuback};
-use super::{
-    ACCEPTED, Ended, Link, NOT_AUTHORIZED, Peer, WRONG_CLIENT_ID, WRONG_LEVEL, credential,
-};
+use super::{ACCEPTED, Ended, Link, NOT_AUTHORIZED, Peer, WRONG_CLIENT_ID, WRONG_LEVEL, credential};
 use crate::fault::{Misdeed, Stage};
 use crate::hub::{Session, Telemetry};
 use crate::names::parameter;
@@ -20,25 +18,12 @@ struct Connection {
 }
 
 /// Serves a client whose user name is one of a hub.
-pub(super) async fn serve(
-    mut link: Link,
-    connect: &Connect,
-    peer: Peer,
-    hub: String,
-    device_id: String,
-) -> Result<(), Ended> {
-    link.device = link
-        .service
-        .with(|state| match state.hubs.identity(&hub, &device_id) {
-            Some(identity) => identity.registration_id.clone(),
-            None => state
-                .registration_of(&device_id)
-                .unwrap_or_else(|| device_id.clone()),
-        });
-    link.say(format!(
-        "> hub connect {} {hub} {device_id}",
-        peer.via.name()
-    ));
+pub(super) async fn serve(mut link: Link, connect: &Connect, peer: Peer, hub: String, device_id: String) -> Result<(), Ended> {
+    link.device = link.service.with(|state| match state.hubs.identity(&hub, &device_id) {
+        Some(identity) => identity.registration_id.clone(),
+        None => state.registration_of(&device_id).unwrap_or_else(|| device_id.clone()),
+    });
+    link.say(format!("> hub connect {} {hub} {device_id}", peer.via.name()));
     let fault = link.service.fault(Some(&link.device), Stage::Hub, |_| true);
     link.play(fault.as_ref()).await?;
     if let Some(Misdeed::Connack(code)) = fault {
@@ -53,30 +38,15 @@ pub(super) async fn serve(
         return link.connack(code).await;
     }
     let shown = credential(connect, peer);
-    let session = link.service.with(|state| {
-        state
-            .hubs
-            .connect(&hub, &device_id, &shown, &link.service.config.kinder)
-    });
+    let session = link.service.with(|state| state.hubs.connect(&hub, &device_id, &shown, &link.service.config.kinder));
     link.service.explain(&link.device, &session);
     let Ok(session) = session else {
         return link.connack(NOT_AUTHORIZED).await;
     };
-    let mut connection = Connection {
-        link,
-        hub,
-        device_id,
-        subscriptions: Vec::new(),
-    };
+    let mut connection = Connection { link, hub, device_id, subscriptions: Vec::new() };
     let end = connection.run(&session).await;
-    let Connection {
-        link,
-        hub,
-        device_id,
-        ..
-    } = connection;
-    link.service
-        .with(|state| state.hubs.disconnect(&hub, &device_id, session.number));
+    let Connection { link, hub, device_id, .. } = connection;
+    link.service.with(|state| state.hubs.disconnect(&hub, &device_id, session.number));
     end
 }
 
@@ -95,8 +65,7 @@ impl Connection {
                 Packet::Connect(_) => return Err(self.link.close("a second CONNECT")),
                 Packet::Subscribe { id, filters } => self.subscribe(id, &filters).await?,
                 Packet::Unsubscribe { id, filters } => {
-                    self.subscriptions
-                        .retain(|subscribed| !filters.contains(subscribed));
+                    self.subscriptions.retain(|subscribed| !filters.contains(subscribed));
                     self.link.wire.send(&unsuback(id)).await?;
                 }
                 Packet::Publish(message) => self.receive(message).await?,
@@ -129,12 +98,7 @@ impl Connection {
     fn may_subscribe(&self, filter: &str) -> bool {
         let own = format!("devices/{}/messages/devicebound/", self.device_id);
         filter.strip_prefix(&own) == Some("#")
-            || matches!(
-                filter,
-                "$iothub/methods/POST/#"
-                    | "$iothub/twin/res/#"
-                    | "$iothub/twin/PATCH/properties/desired/#"
-            )
+            || matches!(filter, "$iothub/methods/POST/#" | "$iothub/twin/res/#" | "$iothub/twin/PATCH/properties/desired/#")
     }
 
     async fn receive(&mut self, message: Publish) -> Result<(), Ended> {
@@ -158,23 +122,14 @@ impl Connection {
         if message.topic.starts_with(&own) {
             self.link.say(format!("> hub publish {}", message.topic));
             let (device, hub) = (self.device_id.clone(), self.hub.clone());
-            let telemetry = Telemetry {
-                device,
-                hub,
-                topic: message.topic,
-                payload: message.payload,
-            };
-            self.link
-                .service
-                .with(|state| state.hubs.receive(telemetry));
+            let telemetry = Telemetry { device, hub, topic: message.topic, payload: message.payload };
+            self.link.service.with(|state| state.hubs.receive(telemetry));
             return Ok(None);
         }
         if message.topic.starts_with("$iothub/methods/res/") {
             return Ok(None);
         }
-        self.twin(&message.topic)
-            .map(Some)
-            .ok_or_else(|| self.link.close(&format!("a message on {}", message.topic)))
+        self.twin(&message.topic).map(Some).ok_or_else(|| self.link.close(&format!("a message on {}", message.topic)))
     }
 
     /// An empty twin, enough for an SDK that asks for it at the start.
@@ -182,21 +137,9 @@ impl Connection {
         let rid = |query| parameter(query, "$rid");
         if let Some(rid) = topic.strip_prefix("$iothub/twin/GET/?").and_then(rid) {
             let twin = br#"{"desired":{"$version":1},"reported":{"$version":1}}"#;
-            return Some(publish(
-                &format!("$iothub/twin/res/200/?$rid={rid}"),
-                0,
-                0,
-                twin,
-            ));
+            return Some(publish(&format!("$iothub/twin/res/200/?$rid={rid}"), 0, 0, twin));
         }
-        let rid = topic
-            .strip_prefix("$iothub/twin/PATCH/properties/reported/?")
-            .and_then(rid)?;
-        Some(publish(
-            &format!("$iothub/twin/res/204/?$rid={rid}&$version=2"),
-            0,
-            0,
-            b"",
-        ))
+        let rid = topic.strip_prefix("$iothub/twin/PATCH/properties/reported/?").and_then(rid)?;
+        Some(publish(&format!("$iothub/twin/res/204/?$rid={rid}&$version=2"), 0, 0, b""))
     }
 }

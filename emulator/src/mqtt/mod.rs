@@ -68,23 +68,13 @@ pub(crate) async fn serve(service: Arc<Service>, stream: Box<dyn Stream>, peer: 
     };
     wire.set_keep_alive(connect.keep_alive);
     let user = connect.user_name.as_deref().and_then(UserName::parse);
-    let mut link = Link {
-        service,
-        wire,
-        device: String::new(),
-    };
+    let mut link = Link { service, wire, device: String::new() };
     let _ = match user {
-        Some(UserName::Dps {
-            scope,
-            registration_id,
-            api_version,
-        }) => {
+        Some(UserName::Dps { scope, registration_id, api_version }) => {
             link.device.clone_from(&registration_id);
             dps::serve(link, &connect, peer, scope, registration_id, &api_version).await
         }
-        Some(UserName::Hub { hub, device_id, .. }) => {
-            hub::serve(link, &connect, peer, hub, device_id).await
-        }
+        Some(UserName::Hub { hub, device_id, .. }) => hub::serve(link, &connect, peer, hub, device_id).await,
         None => link.refuse_stranger(&peer).await,
     };
 }
@@ -116,10 +106,8 @@ impl Link {
     }
 
     async fn refuse_stranger(mut self, peer: &Peer) -> Result<(), Ended> {
-        self.service
-            .say(None, format!("> connect {}", peer.via.name()));
-        self.service
-            .say(None, format!("< connack {NOT_AUTHORIZED}"));
+        self.service.say(None, format!("> connect {}", peer.via.name()));
+        self.service.say(None, format!("< connack {NOT_AUTHORIZED}"));
         Ok(self.wire.send(&connack(NOT_AUTHORIZED)).await?)
     }
 
@@ -137,10 +125,7 @@ impl Link {
 }
 
 /// Plays a fault of a connection. `Break`: it is over.
-async fn play<S: AsyncRead + AsyncWrite + Unpin>(
-    plain: Plain,
-    wire: &mut Wire<S>,
-) -> ControlFlow<()> {
+async fn play<S: AsyncRead + AsyncWrite + Unpin>(plain: Plain, wire: &mut Wire<S>) -> ControlFlow<()> {
     match plain {
         Plain::Drop => {}
         Plain::Silence => wire.hold().await,

@@ -27,10 +27,7 @@ pub fn emulator(service: &str, tables: &str) -> Emulator {
 
 /// An enrollment `gw` with [`KEY`], extended by `more`.
 pub fn symmetric(more: &str) -> String {
-    format!(
-        "[[enrollment]]\nregistration_id = \"gw\"\nprimary_key = \"{}\"\n{more}\n",
-        STANDARD.encode(KEY)
-    )
+    format!("[[enrollment]]\nregistration_id = \"gw\"\nprimary_key = \"{}\"\n{more}\n", STANDARD.encode(KEY))
 }
 
 pub fn user_name(registration_id: &str) -> String {
@@ -39,30 +36,19 @@ pub fn user_name(registration_id: &str) -> String {
 
 #[expect(clippy::disallowed_methods, reason = "tokens are made for the time of day")]
 pub fn in_one_hour() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
-        + 3600
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 3600
 }
 
 /// A token for the encoded resource `sr`.
 pub fn token(key: &[u8], sr: &str, expiry: u64) -> String {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
     let signature = STANDARD.encode(ring::hmac::sign(&key, format!("{sr}\n{expiry}").as_bytes()));
-    let signature = signature
-        .replace('+', "%2B")
-        .replace('/', "%2F")
-        .replace('=', "%3D");
+    let signature = signature.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
     format!("SharedAccessSignature sr={sr}&sig={signature}&se={expiry}")
 }
 
 pub fn dps_token(registration_id: &str) -> String {
-    token(
-        KEY,
-        &format!("{SCOPE}%2Fregistrations%2F{registration_id}"),
-        in_one_hour(),
-    )
+    token(KEY, &format!("{SCOPE}%2Fregistrations%2F{registration_id}"), in_one_hour())
 }
 
 pub fn hub_token(hub: &str, device: &str) -> String {
@@ -80,20 +66,14 @@ pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 pub fn tls_config(emulator: &Emulator, leaf: Option<&Leaf>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(emulator.ca_pem().as_bytes()).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_slice(emulator.ca_pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap();
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let builder = builder.with_root_certificates(roots);
     match leaf {
         None => builder.with_no_client_auth(),
         Some(leaf) => {
-            let chain = CertificateDer::pem_slice_iter(leaf.chain_pem.as_bytes())
-                .map(Result::unwrap)
-                .collect();
+            let chain = CertificateDer::pem_slice_iter(leaf.chain_pem.as_bytes()).map(Result::unwrap).collect();
             let key = PrivateKeyDer::from_pem_slice(leaf.key.pkcs8_pem().as_bytes()).unwrap();
             builder.with_client_auth_cert(chain, key).unwrap()
         }
@@ -107,11 +87,7 @@ pub fn tcp(port: u16) -> TcpStream {
 }
 
 pub fn tls(emulator: &Emulator, port: u16, leaf: Option<&Leaf>) -> Tls {
-    let connection = ClientConnection::new(
-        Arc::new(tls_config(emulator, leaf)),
-        "localhost".try_into().unwrap(),
-    )
-    .unwrap();
+    let connection = ClientConnection::new(Arc::new(tls_config(emulator, leaf)), "localhost".try_into().unwrap()).unwrap();
     StreamOwned::new(connection, tcp(port))
 }
 
@@ -124,9 +100,7 @@ pub fn read_within(stream: &mut Tls, patience: Duration, size: usize) -> Result<
     match result {
         Ok(0) => Err(End::Closed),
         Ok(read) => Ok(buffer[..read].to_vec()),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-            Err(End::Silent)
-        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(End::Silent),
         Err(_) => Err(End::Closed),
     }
 }
@@ -158,35 +132,20 @@ impl Mqtt {
         let head = String::from_utf8(head).unwrap();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         // RFC 6455 §1.3.
-        assert!(
-            head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
-            "{head}"
-        );
-        assert!(
-            head.contains("\r\nSec-WebSocket-Protocol: mqtt\r\n"),
-            "{head}"
-        );
+        assert!(head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{head}");
+        assert!(head.contains("\r\nSec-WebSocket-Protocol: mqtt\r\n"), "{head}");
         Self::on(stream, true)
     }
 
     fn on(stream: Tls, websocket: bool) -> Self {
-        Self {
-            stream,
-            received: Vec::new(),
-            packets: 0,
-            websocket,
-            frames: Vec::new(),
-        }
+        Self { stream, received: Vec::new(), packets: 0, websocket, frames: Vec::new() }
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
         let result = if self.websocket {
             let size = u16::try_from(bytes.len()).unwrap().to_be_bytes();
             let mask = [1, 2, 3, 4];
-            let masked = bytes
-                .iter()
-                .zip(mask.iter().cycle())
-                .map(|(byte, mask)| byte ^ mask);
+            let masked = bytes.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
             let head: Vec<u8> = [&[0x82, 0xfe], size.as_slice(), &mask].concat();
             let frame: Vec<u8> = head.into_iter().chain(masked).collect();
             self.stream.write_all(&frame)
@@ -229,29 +188,11 @@ impl Mqtt {
     }
 
     /// Sends CONNECT; the return code.
-    pub fn connect(
-        &mut self,
-        client_id: &str,
-        user: &str,
-        password: Option<&str>,
-    ) -> Result<u8, End> {
-        self.connect_raw(
-            4,
-            if password.is_some() { 0xc2 } else { 0x82 },
-            client_id,
-            user,
-            password,
-        )
+    pub fn connect(&mut self, client_id: &str, user: &str, password: Option<&str>) -> Result<u8, End> {
+        self.connect_raw(4, if password.is_some() { 0xc2 } else { 0x82 }, client_id, user, password)
     }
 
-    pub fn connect_raw(
-        &mut self,
-        level: u8,
-        flags: u8,
-        client_id: &str,
-        user: &str,
-        password: Option<&str>,
-    ) -> Result<u8, End> {
+    pub fn connect_raw(&mut self, level: u8, flags: u8, client_id: &str, user: &str, password: Option<&str>) -> Result<u8, End> {
         self.send(&connect(level, flags, client_id, user, password));
         let (first, body) = self.next(PATIENCE)?;
         assert_eq!((first, body.len()), (0x20, 2));
@@ -294,10 +235,7 @@ impl Mqtt {
     /// Connects as `gw` with a good token and subscribes.
     pub fn ready(emulator: &Emulator) -> Self {
         let mut client = Self::open(emulator, None);
-        assert_eq!(
-            client.connect("gw", &user_name("gw"), Some(&dps_token("gw"))),
-            Ok(0)
-        );
+        assert_eq!(client.connect("gw", &user_name("gw"), Some(&dps_token("gw"))), Ok(0));
         assert_eq!(client.subscribe(FILTER, 1), Ok(1));
         client
     }
@@ -309,9 +247,7 @@ impl Mqtt {
     }
 
     pub fn query(&mut self, operation: &str) -> Result<(String, serde_json::Value), End> {
-        let topic = format!(
-            "$dps/registrations/GET/iotdps-get-operationstatus/?$rid=1&operationId={operation}"
-        );
+        let topic = format!("$dps/registrations/GET/iotdps-get-operationstatus/?$rid=1&operationId={operation}");
         self.publish(&topic, 1, " ");
         self.answer()
     }
@@ -322,13 +258,7 @@ impl Mqtt {
     }
 }
 
-pub fn connect(
-    level: u8,
-    flags: u8,
-    client_id: &str,
-    user: &str,
-    password: Option<&str>,
-) -> Vec<u8> {
+pub fn connect(level: u8, flags: u8, client_id: &str, user: &str, password: Option<&str>) -> Vec<u8> {
     let mut body = [b"\x00\x04MQTT".as_slice(), &[level, flags, 0, 0]].concat();
     body.extend(string(client_id));
     if flags & 4 != 0 {
@@ -345,34 +275,19 @@ pub fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
 }
 
 pub fn publish(topic: &str, qos: u8, id: u16, payload: &str) -> Vec<u8> {
-    let id = if qos > 0 {
-        id.to_be_bytes().to_vec()
-    } else {
-        Vec::new()
-    };
+    let id = if qos > 0 { id.to_be_bytes().to_vec() } else { Vec::new() };
     let body = [string(topic), id, payload.as_bytes().to_vec()].concat();
     [vec![0x30 | qos << 1], length(body.len()), body].concat()
 }
 
 pub fn string(text: &str) -> Vec<u8> {
-    [
-        u16::try_from(text.len()).unwrap().to_be_bytes().as_slice(),
-        text.as_bytes(),
-    ]
-    .concat()
+    [u16::try_from(text.len()).unwrap().to_be_bytes().as_slice(), text.as_bytes()].concat()
 }
 
 fn length(size: usize) -> Vec<u8> {
     assert!(size < 128 * 128);
-    let (low, high) = (
-        u8::try_from(size % 128).unwrap(),
-        u8::try_from(size / 128).unwrap(),
-    );
-    if high == 0 {
-        vec![low]
-    } else {
-        vec![low | 0x80, high]
-    }
+    let (low, high) = (u8::try_from(size % 128).unwrap(), u8::try_from(size / 128).unwrap());
+    if high == 0 { vec![low] } else { vec![low | 0x80, high] }
 }
 
 /// Header and body lengths of the first packet.
@@ -392,10 +307,7 @@ fn frame(bytes: &[u8]) -> Option<(usize, usize)> {
     match bytes {
         [_, 126, high, low, ..] => Some((4, usize::from(u16::from_be_bytes([*high, *low])))),
         [_, 127, ..] => {
-            let size = bytes
-                .get(2..10)?
-                .iter()
-                .fold(0, |size, byte| size << 8 | usize::from(*byte));
+            let size = bytes.get(2..10)?.iter().fold(0, |size, byte| size << 8 | usize::from(*byte));
             Some((10, size))
         }
         [_, size, ..] if *size < 126 => Some((2, usize::from(*size))),
@@ -425,21 +337,13 @@ impl Response {
 }
 
 /// Sends one request on `stream` and reads one response.
-pub fn exchange(
-    stream: &mut Tls,
-    method: &str,
-    target: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Result<Response, End> {
+pub fn exchange(stream: &mut Tls, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Result<Response, End> {
     let mut request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
-    let _ = stream
-        .write_all(request.as_bytes())
-        .and_then(|()| stream.flush());
+    let _ = stream.write_all(request.as_bytes()).and_then(|()| stream.flush());
     response(stream)
 }
 
@@ -451,11 +355,7 @@ pub fn response(stream: &mut Tls) -> Result<Response, End> {
         }
         bytes.extend(read_within(stream, PATIENCE, 1)?);
     };
-    let mut response = Response {
-        status: 0,
-        head: String::from_utf8(bytes[..head].to_vec()).unwrap(),
-        body: Vec::new(),
-    };
+    let mut response = Response { status: 0, head: String::from_utf8(bytes[..head].to_vec()).unwrap(), body: Vec::new() };
     response.status = response.head[9..12].parse().unwrap();
     let size: usize = response.header("content-length").unwrap().parse().unwrap();
     while response.body.len() < size {
@@ -472,17 +372,7 @@ pub fn https_register(emulator: &Emulator) -> Result<Response, End> {
 }
 
 pub fn put(stream: &mut Tls, registration_id: &str, token: &str) -> Result<Response, End> {
-    let target =
-        format!("/{SCOPE}/registrations/{registration_id}/register?api-version=2021-06-01");
+    let target = format!("/{SCOPE}/registrations/{registration_id}/register?api-version=2021-06-01");
     let body = format!("{{\"registrationId\":\"{registration_id}\"}}");
-    exchange(
-        stream,
-        "PUT",
-        &target,
-        &[
-            ("Authorization", token),
-            ("Content-Type", "application/json"),
-        ],
-        &body,
-    )
+    exchange(stream, "PUT", &target, &[("Authorization", token), ("Content-Type", "application/json")], &body)
 }
