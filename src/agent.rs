@@ -63,10 +63,7 @@ impl Agent {
         let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref())?;
         warn_of_disputed(&config.attestation, attestation.registration_id());
         let store = Store::new(&config.state_directory);
-        if let Ok(Some(_lock)) = store.try_lock() {
-            store.tidy();
-            files::tidy(&config.runtime_directory.join(ASSIGNMENT));
-        }
+        tidy(&store, &config.runtime_directory);
         let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
         let clock = Clock::with_floor(known_good);
         Ok(Self { config, attestation, clock, store, transcript, progress })
@@ -337,6 +334,17 @@ impl Agent {
                 Ok(None)
             }
             other => Ok(other?),
+        }
+    }
+}
+
+/// What lies there half written is a predecessor's only if nobody is at work now.
+fn tidy(store: &Store, runtime_directory: &Path) {
+    let assignment = runtime_directory.join(ASSIGNMENT);
+    if store.is_untidy() || files::is_untidy(&assignment) {
+        if let Ok(Some(_lock)) = store.try_lock() {
+            store.tidy();
+            files::tidy(&assignment);
         }
     }
 }

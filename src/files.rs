@@ -102,6 +102,11 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> 
     sync_parent(path)
 }
 
+/// Whether something lies half written beside this file: left by a predecessor, or another's work of this moment.
+pub fn is_untidy(path: &Path) -> bool {
+    beside(path, "new").exists() || path.with_file_name(PROBE).exists()
+}
+
 /// Removes what a predecessor that was killed half way has left beside this file. What cannot be removed is in nobody's way.
 pub fn tidy(path: &Path) {
     let _ = fs::remove_file(beside(path, "new"));

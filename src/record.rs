@@ -136,6 +136,11 @@ impl Store {
         files::try_lock(&self.directory)
     }
 
+    /// Whether something lies there half written.
+    pub fn is_untidy(&self) -> bool {
+        files::is_untidy(&self.path())
+    }
+
     /// Removes what a killed predecessor has left half written.
     pub fn tidy(&self) {
         files::tidy(&self.path());
