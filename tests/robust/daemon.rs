@@ -1,4 +1,5 @@
 //! `run`: registers and stays, needs DPS once, and goes when it is told to, whatever it is doing.
+#![expect(clippy::disallowed_methods, reason = "it waits for processes and measures how long they took")]
 
 use std::fs;
 use std::process::{Child, Stdio};
