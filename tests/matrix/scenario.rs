@@ -139,7 +139,6 @@ pub enum Act {
     Disable,
     Enable,
     Faults(&'static [&'static str]),
-    RemoveFromHub,
 }
 
 /// How a run ends.

@@ -266,7 +266,7 @@ fn again() -> Vec<Scenario> {
                      > connect {via}
                      ! drop
                      )+",
-                ).forced().within("3s").after(&[Act::Faults(&["connect: drop x*"])]),
+                ).forced().within("6s").after(&[Act::Faults(&["connect: drop x*"])]),
                 Step::adopts(""),
             ])
         },

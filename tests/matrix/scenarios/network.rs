@@ -89,22 +89,22 @@ pub fn all() -> Vec<Scenario> {
 fn troubles() -> Vec<Trouble> {
     use Blame::{Network, Peer};
     vec![
-        before!("drop", "tcp", On::ALL, Network, "3s", 0),
-        before!("silence", "tcp", On::ALL, Network, "4s", 10),
-        before!("garbage", "tcp", On::ALL, Network, "3s", 0),
-        before!("drop", "tls", On::ALL, Network, "3s", 0),
-        before!("silence", "tls", On::ALL, Network, "4s", 10),
-        before!("garbage", "tls", On::ALL, Network, "3s", 0),
-        within!("drop", "connect", On::ALL, Network, "3s", 0, "> connect {via}", "+"),
-        within!("silence", "connect", On::ALL, Network, "6s", 10, "> connect {via}", "+"),
+        before!("drop", "tcp", On::ALL, Network, "6s", 0),
+        before!("silence", "tcp", On::ALL, Network, "8s", 10),
+        before!("garbage", "tcp", On::ALL, Network, "6s", 0),
+        before!("drop", "tls", On::ALL, Network, "6s", 0),
+        before!("silence", "tls", On::ALL, Network, "8s", 10),
+        before!("garbage", "tls", On::ALL, Network, "6s", 0),
+        within!("drop", "connect", On::ALL, Network, "6s", 0, "> connect {via}", "+"),
+        within!("silence", "connect", On::ALL, Network, "8s", 10, "> connect {via}", "+"),
         within!("garbage", "connect", On::ALL, Peer, "60s", 0, "> connect {via}", "3"),
-        within!("drop", "subscribe", On::MQTT, Network, "3s", 0, "> connect {via}\n< connack 0\n> subscribe", "+"),
-        within!("silence", "subscribe", On::MQTT, Network, "6s", 10, "> connect {via}\n< connack 0\n> subscribe", "+"),
+        within!("drop", "subscribe", On::MQTT, Network, "6s", 0, "> connect {via}\n< connack 0\n> subscribe", "+"),
+        within!("silence", "subscribe", On::MQTT, Network, "8s", 10, "> connect {via}\n< connack 0\n> subscribe", "+"),
         within!("garbage", "subscribe", On::MQTT, Peer, "60s", 0, "> connect {via}\n< connack 0\n> subscribe", "3"),
-        within!("drop", "register", On::ALL, Network, "3s", 0, "@open\n> register", "+"),
-        within!("silence", "register", On::ALL, Network, "6s", 10, "@open\n> register", "+"),
+        within!("drop", "register", On::ALL, Network, "6s", 0, "@open\n> register", "+"),
+        within!("silence", "register", On::ALL, Network, "8s", 10, "@open\n> register", "+"),
         within!("garbage", "register", On::ALL, Peer, "60s", 0, "@open\n> register", "3"),
-        query!("drop", Network, "6s", 0, "*"),
+        query!("drop", Network, "9s", 0, "*"),
         query!("silence", Network, "9s", 10, "*"),
         query!("garbage", Peer, "60s", 0, "2"),
     ]
@@ -142,7 +142,7 @@ fn others() -> Vec<Scenario> {
                 Blame::Network,
                 "localhost:PORT cannot be reached: Connection refused (os error 111)",
                 "",
-            ).within("3s")])
+            ).within("6s")])
         },
     ]
 }

@@ -51,7 +51,7 @@ pub fn all() -> Vec<Scenario> {
                 "(
                  - ! tls
                  )+",
-            ).within("4s")])
+            ).within("6s")])
         },
     ]
 }
