@@ -107,7 +107,9 @@ impl<'a> Stage<'a> {
         files.push(("config.toml", agent_toml(cell, &emulator, &means, &directory, closed_port)));
         for (name, content) in files {
             let path = directory.join(name);
-            fs::write(&path, content).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600))).map_err(words)?;
+            fs::write(&path, content)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)))
+                .map_err(words)?;
         }
         Ok(Self { cell, agent: &workshop.agent, directory, emulator, means, date, _closed: closed })
     }

@@ -36,8 +36,7 @@ pub enum Attestation {
 }
 
 impl Attestation {
-    pub const ALL: [Self; 5] =
-        [Self::SymmetricKey, Self::GroupKey, Self::X509Ec, Self::X509Rsa, Self::X509Intermediate];
+    pub const ALL: [Self; 5] = [Self::SymmetricKey, Self::GroupKey, Self::X509Ec, Self::X509Rsa, Self::X509Intermediate];
 
     /// Its name in the names of cells.
     pub fn name(self) -> &'static str {

@@ -166,8 +166,13 @@ struct Options {
 
 impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { filters: Vec::new(), agent: env!("CARGO_BIN_EXE_dps-agent").into(), threads: THREADS, list: false, keep: false };
+        let mut options = Self {
+            filters: Vec::new(),
+            agent: env!("CARGO_BIN_EXE_dps-agent").into(),
+            threads: THREADS,
+            list: false,
+            keep: false,
+        };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {

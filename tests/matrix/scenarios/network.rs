@@ -22,7 +22,10 @@ macro_rules! before {
         Trouble {
             names: [concat!($what, "-at-", $stage), concat!($what, "-at-", $stage, "-for-ever")],
             on: $on,
-            service: [&[concat!("faults = [\"", $stage, ": ", $what, "\"]")], &[concat!("faults = [\"", $stage, ": ", $what, " x*\"]")]],
+            service: [
+                &[concat!("faults = [\"", $stage, ": ", $what, "\"]")],
+                &[concat!("faults = [\"", $stage, ": ", $what, " x*\"]")],
+            ],
             device: [&["answer = \"at-once\""], &[]],
             recovers: concat!("- ! ", $what, "\n@assigned"),
             gives_up: concat!("(\n- ! ", $what, "\n)+"),
@@ -60,12 +63,17 @@ macro_rules! query {
             service: [&[], &[]],
             device: [&[concat!("faults = [\"query: ", $what, "\"]")], &[concat!("faults = [\"query: ", $what, " x*\"]")]],
             recovers: concat!(
-                "@open\n> register\n< 202 assigning op1\n> query op1\n! ", $what,
+                "@open\n> register\n< 202 assigning op1\n> query op1\n! ",
+                $what,
                 "\n@open\n> query op1\n< 200 {assigned}\n@close\n@hub"
             ),
             gives_up: concat!(
-                "@open\n> register\n< 202 assigning op1\n> query op1\n! ", $what,
-                "\n(\n@open\n> query op1\n! ", $what, "\n)", $often
+                "@open\n> register\n< 202 assigning op1\n> query op1\n! ",
+                $what,
+                "\n(\n@open\n> query op1\n! ",
+                $what,
+                "\n)",
+                $often
             ),
             end: ($blame, $timeout),
             at_least: $at_least,
@@ -127,22 +135,32 @@ fn others() -> Vec<Scenario> {
         ),
         Scenario {
             device: &["answer = \"at-once\"", "faults = [\"register: slow 3\"]"],
-            ..Scenario::new("slow", On::ALL, vec![Step::adopts(
-                "@open
+            ..Scenario::new(
+                "slow",
+                On::ALL,
+                vec![
+                    Step::adopts(
+                        "@open
                  > register
                  ! slow
                  < 200 {assigned}
                  @close
                  @hub",
-            ).at_least(3)])
+                    )
+                    .at_least(3),
+                ],
+            )
         },
         Scenario {
             closed: &[Port::DpsMqtt],
-            ..Scenario::new("nobody-listens", On::PLAIN_MQTT, vec![Step::fails(
-                Blame::Network,
-                "localhost:PORT cannot be reached: Connection refused (os error 111)",
-                "",
-            ).within("6s")])
+            ..Scenario::new(
+                "nobody-listens",
+                On::PLAIN_MQTT,
+                vec![
+                    Step::fails(Blame::Network, "localhost:PORT cannot be reached: Connection refused (os error 111)", "")
+                        .within("6s"),
+                ],
+            )
         },
     ]
 }
