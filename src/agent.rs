@@ -12,7 +12,7 @@ use crate::campaign::Campaign;
 use crate::clock::Clock;
 use crate::config::{Config, Payload, Profile, RegistrationIdSource, Verify};
 use crate::failure::Failure;
-use crate::files;
+use crate::files::{self, Lock};
 use crate::id::RegistrationId;
 use crate::progress::Progress;
 use crate::proof::{Attempt, Proof};
@@ -29,8 +29,10 @@ const ASSIGNMENT: &str = "assignment.json";
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// A new identity takes time to spread to its hub: so long a refusal is not yet the hub's last word.
 const HUB_PATIENCE: Duration = Duration::from_secs(120);
-/// After so many refusals of the hub DPS is asked once more.
-const REFUSALS_BEFORE_ANOTHER_REGISTRATION: u32 = 3;
+/// After so many tries of a hub that refuses DPS is asked once more.
+const TRIES_BEFORE_ANOTHER_REGISTRATION: u32 = 3;
+/// A hub must not count as silent because our own patience has just ended.
+const SHORTEST_TRY: Duration = Duration::from_secs(2);
 
 /// What the machine gives to the agent, as arguments, so that tests can give something else.
 #[derive(Debug)]
@@ -63,8 +65,7 @@ impl Agent {
         let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref())?;
         warn_of_disputed(&config.attestation, attestation.registration_id());
         let store = Store::new(&config.state_directory);
-        store.tidy();
-        files::tidy(&config.runtime_directory.join(ASSIGNMENT));
+        tidy(&store, &config.runtime_directory);
         let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
         let clock = Clock::with_floor(known_good);
         Ok(Self { config, attestation, clock, store, transcript, progress })
@@ -89,6 +90,8 @@ impl Agent {
     /// Registers, proves and adopts, within this patience. What was adopted before serves until then.
     pub async fn provision(&self, patience: Duration) -> Result<Record, Failure> {
         let end = Deadline::after(&self.clock, patience);
+        files::make_directory(&self.config.state_directory, 0o700)?;
+        let _alone = self.alone(end).await?;
         self.store.prepare()?;
         files::make_directory(&self.config.runtime_directory, 0o755)?;
         files::probe_directory(&self.config.runtime_directory)?;
@@ -127,6 +130,25 @@ impl Agent {
         };
         tracing::info!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
         std::future::pending().await
+    }
+
+    /// Waits until no other agent registers with this state directory: two would each undo what the other has proven.
+    async fn alone(&self, end: Deadline) -> Result<Lock, Failure> {
+        let mut told = false;
+        loop {
+            if let Some(lock) = self.store.try_lock()? {
+                return Ok(lock);
+            }
+            let why = format!("another dps-agent is registering with {}", self.config.state_directory.display());
+            let left = end.left(&self.clock);
+            if left.is_zero() {
+                return Err(Failure::new(Blame::Busy, why));
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.progress.doing(format_args!("waiting, since {why}"));
+            }
+            tokio::time::sleep(left.min(Duration::from_millis(200))).await;
+        }
     }
 
     async fn believable_clock(&self, end: Deadline) -> Result<(), Failure> {
@@ -234,35 +256,38 @@ impl Agent {
         let end = end.or_after(&self.clock, HUB_PATIENCE);
         let probe = Proof::new(&self.config, &self.attestation, self.clock, &self.transcript)?;
         let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20), seed());
-        let mut refusals = 0;
+        let (mut tries, mut said) = (0, None);
         loop {
-            match self.try_hub(&probe, &registered, end).await? {
-                Verdict::Adopt(proof) => return Ok((registered, proof)),
-                Verdict::Refused(refusal) => {
-                    refusals += 1;
-                    let wait = backoff.wait().max(Duration::from_millis(500));
-                    if wait >= end.left(&self.clock) {
-                        return Err(hub_refuses(&registered, &refusal));
-                    }
-                    self.progress
-                        .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
-                        .await;
-                }
+            tries += 1;
+            let refusal = match (self.try_hub(&probe, &registered, end).await?, said.take()) {
+                (Verdict::Refused(refusal), _) => refusal,
+                // The only word of this hub was no, and its silence takes nothing back.
+                (Verdict::Adopt(Standing::Unproven), Some(refusal)) => refusal,
+                (Verdict::Adopt(standing), _) => return Ok((registered, standing)),
+            };
+            let wait = backoff.wait().max(Duration::from_millis(500));
+            if wait >= end.left(&self.clock) {
+                return Err(hub_refuses(&registered, &refusal));
             }
-            if refusals == REFUSALS_BEFORE_ANOTHER_REGISTRATION {
+            self.progress
+                .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
+                .await;
+            if tries == TRIES_BEFORE_ANOTHER_REGISTRATION {
                 registered = self.register(end).await?;
             }
+            said = Some(refusal);
         }
     }
 
     async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
-        let limits = limits(end.0);
+        let shortest = self.clock.instant() + SHORTEST_TRY;
+        let limits = limits(end.0.map(|end| end.max(shortest)));
         let hub = &registered.assignment.hub;
         self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
         let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
             Attempt::Proven => Verdict::Adopt(Standing::Proven),
             Attempt::Unreachable(lost) => {
-                tracing::warn!("the hub {hub} could not be reached, so the assignment is not proven: {lost}");
+                tracing::warn!("the hub {hub} could not be reached: {lost}");
                 Verdict::Adopt(Standing::Unproven)
             }
             Attempt::Refused(answer) => Verdict::Refused(wire::refusal(&answer, None)),
@@ -323,6 +348,17 @@ impl Agent {
                 Ok(None)
             }
             other => Ok(other?),
+        }
+    }
+}
+
+/// What lies there half written is a predecessor's only if nobody is at work now.
+fn tidy(store: &Store, runtime_directory: &Path) {
+    let assignment = runtime_directory.join(ASSIGNMENT);
+    if store.is_untidy() || files::is_untidy(&assignment) {
+        if let Ok(Some(_lock)) = store.try_lock() {
+            store.tidy();
+            files::tidy(&assignment);
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum Blame {
     Network,
     /// Our clock is below its floor, or a certificate is not valid yet: 75.
     Clock,
-    /// The service is busy, throttles, or is still assigning: 75.
+    /// The service is busy, throttles, or is still assigning; or another agent is at work here: 75.
     Busy,
     /// The assigned hub refuses the identity so far: 75.
     Hub,

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, FlockOperation, access, flock};
 use thiserror::Error;
 
 use crate::blame::Blame;
@@ -74,6 +74,22 @@ pub fn can_create_in(directory: &Path) -> io::Result<()> {
     access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
 }
 
+/// While it lives, nobody else has the lock of the directory. The end of the process ends it too, however that comes about.
+#[derive(Debug)]
+pub struct Lock {
+    _directory: File,
+}
+
+/// The lock of the directory; `None` while somebody else has it. Leaves no file.
+pub fn try_lock(directory: &Path) -> Result<Option<Lock>, FileError> {
+    let open = File::open(directory).map_err(failed("open", directory))?;
+    match flock(&open, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Lock { _directory: open })),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(failed("lock", directory)(error.into())),
+    }
+}
+
 /// Replaces the file as a whole: a new file beside it, fsync, rename, fsync of the directory.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let fresh = beside(path, "new");
@@ -84,6 +100,11 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> 
     }
     placed?;
     sync_parent(path)
+}
+
+/// Whether something lies half written beside this file: left by a predecessor, or another's work of this moment.
+pub fn is_untidy(path: &Path) -> bool {
+    beside(path, "new").exists() || path.with_file_name(PROBE).exists()
 }
 
 /// Removes what a predecessor that was killed half way has left beside this file. What cannot be removed is in nobody's way.
@@ -134,5 +155,22 @@ fn hint(error: &io::Error) -> &'static str {
         " (it must lie on a file system that can be written)"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_lock() {
+        let directory = std::env::temp_dir().join(format!("dps-agent-lock-{}", std::process::id()));
+        make_directory(&directory, 0o700).unwrap();
+        let first = try_lock(&directory).unwrap();
+        assert!(first.is_some());
+        assert!(try_lock(&directory).unwrap().is_none());
+        drop(first);
+        assert!(try_lock(&directory).unwrap().is_some());
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
     }
 }

@@ -12,7 +12,7 @@ use thiserror::Error;
 use x509_cert::der::DateTime;
 
 use crate::blame::Blame;
-use crate::files::{self, FileError};
+use crate::files::{self, FileError, Lock};
 
 /// The version that is written. A field may be added under it; none is ever removed or given another meaning.
 const VERSION: u32 = 1;
@@ -129,6 +129,16 @@ impl Store {
     pub fn prepare(&self) -> Result<(), FileError> {
         files::make_directory(&self.directory, 0o700)?;
         files::probe_directory(&self.directory)
+    }
+
+    /// The right to register and to write the record; `None` while another agent has it.
+    pub fn try_lock(&self) -> Result<Option<Lock>, FileError> {
+        files::try_lock(&self.directory)
+    }
+
+    /// Whether something lies there half written.
+    pub fn is_untidy(&self) -> bool {
+        files::is_untidy(&self.path())
     }
 
     /// Removes what a killed predecessor has left half written.

@@ -21,10 +21,11 @@ type Ended = Result<u8, Failure>;
 
 /// `run`
 pub async fn run(cli: &Cli) -> Ended {
-    let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), Progress::Log))?;
     let no_signals = |error| Failure::new(Blame::Storage, format!("signals cannot be received: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    // Whoever stops us before we are ready stops us as cleanly as later.
+    let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), Progress::Log))?;
     let shutdown = async {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -122,6 +122,7 @@ pub fn begin(policy: Policy, now: Instant) -> Step {
         keys_refused: 0,
         strikes: 0,
         connection: 1,
+        last: None,
     };
     course.ask(Request::Register)
 }
@@ -152,6 +153,7 @@ impl Exchange {
     /// An answer came and made sense.
     pub fn replied(mut self, reply: Reply, now: Instant) -> Step {
         self.course.strikes = 0;
+        self.course.last = None;
         self.course.routes_failed = 0;
         match reply {
             Reply::Assigned(assignment) => Step::Done(Ok(self.course.registered(assignment))),
@@ -165,7 +167,7 @@ impl Exchange {
         let Self { mut course, request } = self;
         course.connection += 1;
         match lost.verdict() {
-            Verdict::AnotherRoute if course.is_late(now) => return course.give_up(Trouble::Lost(lost), None),
+            Verdict::AnotherRoute | Verdict::Again if course.is_late(now) => return course.run_out(Trouble::Lost(lost)),
             Verdict::AnotherRoute if course.has_another_route() => return course.by_another_route(request),
             // The next round begins with the preferred route again: a network that was down says nothing against it.
             Verdict::AnotherRoute => course.route = 0,
@@ -225,6 +227,7 @@ impl Pause {
         if !self.keeps() {
             self.course.connection += 1;
         }
+        self.course.last = Some(self.trouble);
         self.course.ask(self.next)
     }
 }
@@ -241,6 +244,8 @@ struct Course {
     keys_refused: usize,
     strikes: u32,
     connection: u32,
+    /// What the last pause was for.
+    last: Option<Trouble>,
 }
 
 impl Course {
@@ -323,6 +328,14 @@ impl Course {
             (Some(deadline), Some(until)) if until >= deadline => self.give_up(trouble, Some(until)),
             (Some(_), None) => self.give_up(trouble, None),
             (_, _) => Step::Pause(Pause { course: self, next, length, trouble }),
+        }
+    }
+
+    /// The patience ended in the middle of an exchange. A service that said no before may have been given no time to say it again.
+    fn run_out(mut self, trouble: Trouble) -> Step {
+        match self.last.take() {
+            Some(refused @ Trouble::Refused(_)) => self.give_up(refused, None),
+            Some(Trouble::Lost(_) | Trouble::StillAssigning) | None => self.give_up(trouble, None),
         }
     }
 

@@ -491,6 +491,18 @@ fn no_other_route_is_begun_when_the_patience_has_ended() {
 }
 
 #[test]
+fn a_last_try_that_our_own_patience_cuts_short_does_not_hide_the_trouble_before_it() {
+    let start = any_moment();
+    let Step::Exchange(exchange) = begin(policy(MQTT, 3), start) else { panic!() };
+    let Step::Pause(pause) = exchange.replied(refused(429, Some(429_001), Some(Duration::from_secs(2))), start) else { panic!() };
+    let Step::Exchange(exchange) = pause.elapsed() else { panic!() };
+    let silence = Lost::Unreachable { stage: Stage::Reply, why: "no answer within 0.8 s".to_owned() };
+    let Step::Done(Err(gave_up)) = exchange.lost(silence, start + Duration::from_secs(3)) else { panic!() };
+    let Trouble::Refused(refusal) = gave_up.trouble else { panic!() };
+    assert_eq!(refusal.code, Some(429_001));
+}
+
+#[test]
 fn a_patience_without_end_has_none() {
     let Step::Exchange(exchange) = begin(Policy { patience: Duration::MAX, ..policy(MQTT, 0) }, any_moment()) else { panic!() };
     assert_eq!(exchange.patience_left(any_moment()), None);

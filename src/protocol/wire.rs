@@ -127,8 +127,9 @@ fn clean(text: &str) -> String {
     scrubbed(text).chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// What is quoted in it is the peer's, and may be our own token.
 fn nonsense(what: impl Into<String>) -> Lost {
-    Lost::Nonsense(what.into())
+    Lost::Nonsense(scrubbed(&what.into()).to_owned())
 }
 
 #[cfg(test)]
@@ -193,6 +194,7 @@ mod tests {
                 r#"{"status":"assigning"}"#.into(),
                 "operation ID \"\": an operation ID is 1 to 256 letters, digits and '-', '.', '_', ':', '~'",
             ),
+            (202, r#"{"status":"assigning","operationId":"SharedAccessSignature sr=a&sig=b"}"#.into(), "(scrubbed)"),
             (200, assigned("{}"), "it assigns without assignedHub"),
             (200, assigned(r#"{"assignedHub":"h"}"#), "it assigns without deviceId"),
             (

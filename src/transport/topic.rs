@@ -1,6 +1,7 @@
 //! The topics of the registration protocol (DPS device API, MQTT, topics).
 
 use crate::protocol::Request;
+use crate::protocol::wire::scrubbed;
 
 /// What the service publishes its answers under.
 pub(super) const RESPONSES: &str = "$dps/registrations/res/#";
@@ -27,13 +28,13 @@ pub(super) fn of(request: &Request, rid: &str) -> String {
 }
 
 impl Response {
-    /// Takes a response topic apart: parameters in any order, names in any case, and a `+` is a plus. The first of two parameters
+    /// Takes a response topic apart: parameters in any order, names in any case, values percent-encoded, and a `+` is a plus. The first of two parameters
     /// with one name counts.
     ///
     /// # Errors
     /// What is wrong, in words, if this is no response topic.
     pub(super) fn parse(topic: &str) -> Result<Self, String> {
-        let wrong = |what: &str| format!("{what} in the topic {:?}", topic.chars().take(120).collect::<String>());
+        let wrong = |what: &str| format!("{what} in the topic {:?}", scrubbed(topic).chars().take(120).collect::<String>());
         let rest = topic.strip_prefix("$dps/registrations/res/").ok_or_else(|| wrong("no DPS response"))?;
         let (status, parameters) = rest.split_once('?').unwrap_or((rest, ""));
         let digits = status.strip_suffix('/').unwrap_or(status);
@@ -41,11 +42,24 @@ impl Response {
         let status = status.and_then(|text| text.parse().ok()).ok_or_else(|| wrong("no status"))?;
         let parameter = |name: &str| {
             let mut pairs = parameters.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+            pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| percent_decode(value))
         };
         let rid = parameter("$rid").ok_or_else(|| wrong("no $rid"))?;
         Ok(Self { status, rid, retry_after: parameter("retry-after") })
     }
+}
+
+/// What is no escape stays as it is: the text is compared or parsed, and fails there if it was meant otherwise.
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        let decoded = escaped.filter(|digits| !digits.starts_with('+')).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(decoded.unwrap_or(*first));
+        rest = if decoded.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
 #[cfg(test)]
@@ -96,9 +110,20 @@ mod tests {
     }
 
     #[test]
+    fn a_value_may_be_escaped() {
+        let parsed = Response::parse("$dps/registrations/res/429/?$rid=1&retry-after=Mon%2C%2023%20Nov%202026").unwrap();
+        assert_eq!(parsed.retry_after.as_deref(), Some("Mon, 23 Nov 2026"));
+        for odd in ["%", "%2", "%zz", "%+1", "100%"] {
+            assert_eq!(percent_decode(odd), odd);
+        }
+        assert_eq!(percent_decode("%ff"), "%ff");
+    }
+
+    #[test]
     fn what_is_no_response_topic_is_named() {
         for (topic, what) in [
             ("devices/x", "no DPS response in the topic \"devices/x\""),
+            ("SharedAccessSignature sr=a", "no DPS response in the topic \"(scrubbed)\""),
             ("$dps/registrations/res/+20/?$rid=1", "no status in the topic \"$dps/registrations/res/+20/?$rid=1\""),
             ("$dps/registrations/res/65736/?$rid=1", "no status in the topic \"$dps/registrations/res/65736/?$rid=1\""),
             ("$dps/registrations/res/200/?rid=1", "no $rid in the topic \"$dps/registrations/res/200/?rid=1\""),

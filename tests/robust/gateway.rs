@@ -73,6 +73,13 @@ impl Gateway {
         gateway
     }
 
+    /// Without a key of `[attestation]`.
+    pub fn unset(mut self, key: &str) -> Self {
+        self.attestation.retain(|known| known.split(' ').next() != Some(key));
+        self.write();
+        self
+    }
+
     /// Another value for a key of `[dps]`, `[hub]` or `[attestation]`: `dps.transport = "mqtt"`.
     pub fn set(mut self, line: &str) -> Self {
         let (table, line) = line.split_once('.').unwrap();
@@ -160,6 +167,15 @@ impl Gateway {
     /// Replaces this gateway's directory in a text by `DIR`, so that tests can quote the whole.
     pub fn placed(&self, text: &str) -> String {
         text.replace(self.directory.to_str().unwrap(), "DIR")
+    }
+
+    /// Runs it to its end, and gives its exit code and the message of its JSON error, with `DIR` for this gateway's directory.
+    pub fn error(&self, arguments: &[&str]) -> (i32, String) {
+        let ran = self.run(&[arguments, &["--json"]].concat());
+        let json = ran.json();
+        let message = json["error"]["message"].as_str().unwrap_or_else(|| panic!("{ran:?}"));
+        assert_eq!(json["error"]["exitCode"].as_i64(), ran.code.map(i64::from), "{ran:?}");
+        (ran.code.unwrap(), self.placed(message))
     }
 
     fn write(&mut self) {

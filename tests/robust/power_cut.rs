@@ -4,45 +4,16 @@
 //! A first run under `strace` numbers the calls; then each of them is the last one that the agent makes (`strace --inject`).
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::json;
 
 use crate::gateway::{Gateway, Ran, emulator};
-
-/// The calls by which files come and go, under each name that an architecture has for them.
-const CALLS: &str =
-    "open,openat,write,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,chmod,fchmod,fchmodat";
+use crate::strace::{self, Call};
 
 /// What a full, a broken and a read-only disk say.
 const ERRORS: [&str; 3] = ["ENOSPC", "EIO", "EROFS"];
 
 const PROVISION: [&str; 3] = ["provision", "--json", "--force"];
-
-/// A call to tamper with.
-#[derive(Debug)]
-struct Call {
-    name: String,
-    /// Its place among the calls of that name on our files, from 1.
-    number: usize,
-    line: String,
-}
-
-impl Call {
-    /// What the agent can do without: the record's date for the clock's floor, the last `assignment.json` for comparison, and the
-    /// removal of what is not there.
-    fn is_dispensable(&self) -> bool {
-        let first_look = self.number == 1 && self.line.contains("/record\"");
-        let looks = self.line.contains("O_RDONLY") && (first_look || self.line.contains("/assignment.json\""));
-        looks || (self.name.starts_with("unlink") && self.line.contains("ENOENT"))
-    }
-
-    /// That makes a file or directory, or gives it its mode: failing here means that the directory cannot be written.
-    fn creates(&self) -> bool {
-        self.line.contains("O_CREAT") || self.name.starts_with("mkdir") || self.name.starts_with("fchmod")
-    }
-}
 
 /// A gateway before the cut, and how to get it there again.
 struct Scene {
@@ -67,28 +38,12 @@ impl Scene {
     /// `provision --force` under strace, from the beginning.
     fn provision(&self, inject: Option<&str>) -> Ran {
         self.reset();
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o"]).arg(self.gateway.path("strace")).args(["-e", &format!("trace={CALLS}")]);
-        ours(&self.gateway).iter().for_each(|path| drop(strace.args(["-P", path])));
-        strace.args(inject.map(|inject| format!("--inject={inject}")));
-        strace.arg(env!("CARGO_BIN_EXE_dps-agent"));
-        Ran::of(&mut self.gateway.under(strace, &PROVISION))
+        Ran::of(&mut strace::command(&self.gateway, inject, &PROVISION))
     }
 
-    /// The calls that it makes on our files, in order.
     fn calls(&self) -> Vec<Call> {
         assert_eq!(self.provision(None).code, Some(0));
-        let mut calls: Vec<Call> = Vec::new();
-        for line in fs::read_to_string(self.gateway.path("strace")).unwrap().lines() {
-            let line = line.split_once(' ').unwrap().1.trim_start().to_owned();
-            let name = line.split('(').next().unwrap().to_owned();
-            let number = calls.iter().filter(|call| call.name == name).count() + 1;
-            calls.push(Call { name, number, line });
-        }
-        for needed in ["openat", "write", "fsync", "rename"] {
-            assert!(calls.iter().any(|call| call.name.starts_with(needed)), "strace shows no {needed}: {calls:#?}");
-        }
-        calls
+        strace::calls(&self.gateway)
     }
 
     /// The record is the old one to the byte, or a whole new one; which, by `status`.
@@ -154,21 +109,6 @@ impl Scene {
     }
 }
 
-/// Paths that `strace -P` matches: the directories, and what is made in them.
-fn ours(gateway: &Gateway) -> Vec<String> {
-    let of = |file: &Path| {
-        let (directory, name) = (file.parent().unwrap(), file.file_name().unwrap().to_str().unwrap());
-        let inside = [name, &format!("{name}.new"), ".probe"].map(|name| directory.join(name));
-        inside.into_iter().chain([directory.to_owned()]).map(|path| path.display().to_string()).collect::<Vec<_>>()
-    };
-    [of(&gateway.record()), of(&gateway.assignment())].concat()
-}
-
-fn needs_strace() {
-    let found = Command::new("strace").arg("--version").output();
-    assert!(found.is_ok_and(|output| output.status.success()), "this test needs strace: apt-get install strace");
-}
-
 const HUBS: &str = "hubs = [\"localhost\", \"hub-two\"]";
 
 /// With its emulator: a gateway that is provisioned, and that DPS has moved to `hub-two` since.
@@ -183,7 +123,6 @@ fn moved() -> (dps_emulator::Emulator, Scene) {
 
 #[test]
 fn a_first_registration_survives_a_power_cut_at_each_call() {
-    needs_strace();
     let emulator = emulator("", "");
     let scene = Scene { gateway: Gateway::new(&emulator, "mqtt"), before: None };
     scene.survives_power_cuts("localhost");
@@ -191,14 +130,12 @@ fn a_first_registration_survives_a_power_cut_at_each_call() {
 
 #[test]
 fn a_replaced_record_survives_a_power_cut_at_each_call() {
-    needs_strace();
     let (_emulator, scene) = moved();
     scene.survives_power_cuts("hub-two");
 }
 
 #[test]
 fn a_first_registration_survives_a_disk_that_fails_at_each_call() {
-    needs_strace();
     let emulator = emulator("", "");
     let scene = Scene { gateway: Gateway::new(&emulator, "mqtt"), before: None };
     scene.survives_failing_disks("localhost");
@@ -206,7 +143,6 @@ fn a_first_registration_survives_a_disk_that_fails_at_each_call() {
 
 #[test]
 fn a_replaced_record_survives_a_disk_that_fails_at_each_call() {
-    needs_strace();
     let (_emulator, scene) = moved();
     scene.survives_failing_disks("hub-two");
 }
@@ -214,7 +150,6 @@ fn a_replaced_record_survives_a_disk_that_fails_at_each_call() {
 /// The damaged file is evidence: it is in its place or beside it, whatever happens to the agent.
 #[test]
 fn a_damaged_record_is_not_lost_by_a_power_cut_at_each_call() {
-    needs_strace();
     let emulator = emulator("", "");
     let damaged = b"what was left of a record".to_vec();
     let gateway = Gateway::new(&emulator, "mqtt");
@@ -232,4 +167,18 @@ fn a_damaged_record_is_not_lost_by_a_power_cut_at_each_call() {
         assert_eq!(scene.gateway.names(), expected, "{what}");
         assert_eq!(fs::read(&aside).unwrap(), damaged, "{what}");
     }
+}
+
+/// A kill leaves what the kernel has in memory; a power cut does not. So the order counts too.
+#[test]
+fn a_file_is_on_the_disk_before_its_name_is_and_its_name_before_anybody_is_told() {
+    let (_emulator, scene) = moved();
+    let calls = scene.calls();
+    for file in ["record", "assignment.json"] {
+        let begin = calls.iter().position(|call| call.creates() && call.line.contains(&format!("/{file}.new\""))).unwrap();
+        let names: Vec<_> = calls[begin..].iter().take(7).map(|call| call.name.as_str()).collect();
+        assert_eq!(names, ["openat", "fchmod", "write", "fsync", "rename", "openat", "fsync"], "{file}: {calls:#?}");
+    }
+    let place = |what: &str| calls.iter().position(|call| call.name == "rename" && call.line.contains(what)).unwrap();
+    assert!(place("/record.new\"") < place("/assignment.json.new\""));
 }
