@@ -185,7 +185,8 @@ impl Agent {
         let connection = exchange.connection();
         let id = self.attestation.registration_id();
         self.progress.doing(format_args!("asking {} for {id} over {}", self.config.dps.host, connection.via));
-        let limits = limits(exchange.patience_left(self.clock.instant()).unwrap_or(EXCHANGE));
+        let now = self.clock.instant();
+        let limits = limits(exchange.patience_left(now).and_then(|left| now.checked_add(left)));
         let answer = service.exchange(&connection, exchange.request(), limits).await;
         let reply = answer.and_then(|answer| {
             self.transcript.answer(&answer);
@@ -271,7 +272,7 @@ impl Agent {
     }
 
     async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
-        let limits = limits(end.left(&self.clock).max(SHORTEST_TRY));
+        let limits = limits(end.no_sooner_than(&self.clock, SHORTEST_TRY).0);
         let hub = &registered.assignment.hub;
         self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
         let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
@@ -426,15 +427,19 @@ impl Deadline {
         Self(self.0.into_iter().chain(other.0).min())
     }
 
+    /// The later of this and a moment from now.
+    fn no_sooner_than(self, clock: &Clock, from_now: Duration) -> Self {
+        Self(self.0.and_then(|end| clock.instant().checked_add(from_now).map(|least| end.max(least))))
+    }
+
     fn left(self, clock: &Clock) -> Duration {
         self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(clock.instant()))
     }
 }
 
-/// The deadlines of an exchange, shortened to what is left of the patience.
-fn limits(left: Duration) -> Limits {
-    let allowed = left.min(EXCHANGE);
-    Limits { connect: allowed, reply: allowed }
+/// The deadlines of an exchange, which end with the patience at the latest.
+fn limits(until: Option<Instant>) -> Limits {
+    Limits { connect: EXCHANGE, reply: EXCHANGE, until }
 }
 
 fn seed() -> u64 {
