@@ -51,11 +51,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn to_connect(&self, clock: &Clock) -> Deadline {
+    pub(crate) fn to_connect(self, clock: &Clock) -> Deadline {
         Deadline::after(clock, self.left_of(self.connect, clock))
     }
 
-    fn to_reply(&self, clock: &Clock) -> Deadline {
+    fn to_reply(self, clock: &Clock) -> Deadline {
         Deadline::after(clock, self.left_of(self.reply, clock))
     }
 
