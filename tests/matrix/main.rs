@@ -12,6 +12,7 @@ mod mutations;
 mod rogue;
 mod scenario;
 mod scenarios;
+mod seen;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         jobs.iter().for_each(|job| println!("{}: test", job.name()));
         return ExitCode::SUCCESS;
     }
+    cell::clear_leftovers();
     match Materials::new() {
         Ok(materials) => report(jobs, &options, materials),
         Err(error) => {
@@ -166,13 +168,20 @@ struct Options {
 
 impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { filters: Vec::new(), agent: env!("CARGO_BIN_EXE_dps-agent").into(), threads: THREADS, list: false, keep: false };
+        let mut options = Self {
+            filters: Vec::new(),
+            agent: env!("CARGO_BIN_EXE_dps-agent").into(),
+            threads: THREADS,
+            list: false,
+            keep: false,
+        };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {
                 "--agent" => options.agent = value()?.into(),
-                "--threads" => options.threads = value()?.parse().map_err(|_| "--threads needs a number".to_owned())?,
+                "--threads" | "--test-threads" => {
+                    options.threads = value()?.parse().map_err(|_| "--threads needs a number".to_owned())?
+                }
                 "--list" => options.list = true,
                 "--keep" => options.keep = true,
                 // Options of the usual harness, which `cargo test` gives to every target.

@@ -22,7 +22,10 @@ macro_rules! before {
         Trouble {
             names: [concat!($what, "-at-", $stage), concat!($what, "-at-", $stage, "-for-ever")],
             on: $on,
-            service: [&[concat!("faults = [\"", $stage, ": ", $what, "\"]")], &[concat!("faults = [\"", $stage, ": ", $what, " x*\"]")]],
+            service: [
+                &[concat!("faults = [\"", $stage, ": ", $what, "\"]")],
+                &[concat!("faults = [\"", $stage, ": ", $what, " x*\"]")],
+            ],
             device: [&["answer = \"at-once\""], &[]],
             recovers: concat!("- ! ", $what, "\n@assigned"),
             gives_up: concat!("(\n- ! ", $what, "\n)+"),
@@ -60,12 +63,17 @@ macro_rules! query {
             service: [&[], &[]],
             device: [&[concat!("faults = [\"query: ", $what, "\"]")], &[concat!("faults = [\"query: ", $what, " x*\"]")]],
             recovers: concat!(
-                "@open\n> register\n< 202 assigning op1\n> query op1\n! ", $what,
+                "@open\n> register\n< 202 assigning op1\n> query op1\n! ",
+                $what,
                 "\n@open\n> query op1\n< 200 {assigned}\n@close\n@hub"
             ),
             gives_up: concat!(
-                "@open\n> register\n< 202 assigning op1\n> query op1\n! ", $what,
-                "\n(\n@open\n> query op1\n! ", $what, "\n)", $often
+                "@open\n> register\n< 202 assigning op1\n> query op1\n! ",
+                $what,
+                "\n(\n@open\n> query op1\n! ",
+                $what,
+                "\n)",
+                $often
             ),
             end: ($blame, $timeout),
             at_least: $at_least,
@@ -77,13 +85,21 @@ pub fn all() -> Vec<Scenario> {
     let troubled = troubles().into_iter().flat_map(|trouble| {
         let Trouble { names, on, service, device, recovers, gives_up, end: (blame, timeout), at_least } = trouble;
         let once = vec![Step::adopts(recovers).at_least(at_least)];
-        let for_ever = vec![Step::fails(blame, "*", gives_up).within(timeout)];
+        let for_ever = vec![Step::fails(blame, message(blame, names[0]), gives_up).within(timeout)];
         [
             Scenario { service: service[0], device: device[0], ..Scenario::new(names[0], on, once) },
             Scenario { service: service[1], device: device[1], ..Scenario::new(names[1], on, for_ever) },
         ]
     });
     troubled.chain(others()).collect()
+}
+
+fn message(blame: Blame, name: &str) -> &'static str {
+    match (blame, name.split('-').next()) {
+        (Blame::Peer, _) => "the answer makes no sense: *; three answers in a row: whatever answers there may not be DPS",
+        (_, Some("silence")) => "no answer within * s from localhost:PORT*",
+        _ => "*localhost*",
+    }
 }
 
 fn troubles() -> Vec<Trouble> {
@@ -127,22 +143,32 @@ fn others() -> Vec<Scenario> {
         ),
         Scenario {
             device: &["answer = \"at-once\"", "faults = [\"register: slow 3\"]"],
-            ..Scenario::new("slow", On::ALL, vec![Step::adopts(
-                "@open
+            ..Scenario::new(
+                "slow",
+                On::ALL,
+                vec![
+                    Step::adopts(
+                        "@open
                  > register
                  ! slow
                  < 200 {assigned}
                  @close
                  @hub",
-            ).at_least(3)])
+                    )
+                    .at_least(3),
+                ],
+            )
         },
         Scenario {
             closed: &[Port::DpsMqtt],
-            ..Scenario::new("nobody-listens", On::PLAIN_MQTT, vec![Step::fails(
-                Blame::Network,
-                "localhost:PORT cannot be reached: Connection refused (os error 111)",
-                "",
-            ).within("6s")])
+            ..Scenario::new(
+                "nobody-listens",
+                On::PLAIN_MQTT,
+                vec![
+                    Step::fails(Blame::Network, "localhost:PORT cannot be reached: Connection refused (os error 111)", "")
+                        .within("6s"),
+                ],
+            )
         },
     ]
 }
