@@ -29,8 +29,10 @@ const ASSIGNMENT: &str = "assignment.json";
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// A new identity takes time to spread to its hub: so long a refusal is not yet the hub's last word.
 const HUB_PATIENCE: Duration = Duration::from_secs(120);
-/// After so many refusals of the hub DPS is asked once more.
-const REFUSALS_BEFORE_ANOTHER_REGISTRATION: u32 = 3;
+/// After so many tries of a hub that refuses DPS is asked once more.
+const TRIES_BEFORE_ANOTHER_REGISTRATION: u32 = 3;
+/// A hub must not count as silent because our own patience has just ended.
+const SHORTEST_TRY: Duration = Duration::from_secs(2);
 
 /// What the machine gives to the agent, as arguments, so that tests can give something else.
 #[derive(Debug)]
@@ -184,7 +186,8 @@ impl Agent {
         let connection = exchange.connection();
         let id = self.attestation.registration_id();
         self.progress.doing(format_args!("asking {} for {id} over {}", self.config.dps.host, connection.via));
-        let limits = limits(exchange.patience_left(self.clock.instant()).unwrap_or(EXCHANGE));
+        let now = self.clock.instant();
+        let limits = limits(exchange.patience_left(now).and_then(|left| now.checked_add(left)));
         let answer = service.exchange(&connection, exchange.request(), limits).await;
         let reply = answer.and_then(|answer| {
             self.transcript.answer(&answer);
@@ -246,35 +249,37 @@ impl Agent {
         let end = end.or_after(&self.clock, HUB_PATIENCE);
         let probe = Proof::new(&self.config, &self.attestation, self.clock, &self.transcript)?;
         let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20), seed());
-        let mut refusals = 0;
+        let (mut tries, mut said) = (0, None);
         loop {
-            match self.try_hub(&probe, &registered, end).await? {
-                Verdict::Adopt(proof) => return Ok((registered, proof)),
-                Verdict::Refused(refusal) => {
-                    refusals += 1;
-                    let wait = backoff.wait().max(Duration::from_millis(500));
-                    if wait >= end.left(&self.clock) {
-                        return Err(hub_refuses(&registered, &refusal));
-                    }
-                    self.progress
-                        .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
-                        .await;
-                }
+            tries += 1;
+            let refusal = match (self.try_hub(&probe, &registered, end).await?, said.take()) {
+                (Verdict::Refused(refusal), _) => refusal,
+                // The only word of this hub was no, and its silence takes nothing back.
+                (Verdict::Adopt(Standing::Unproven), Some(refusal)) => refusal,
+                (Verdict::Adopt(standing), _) => return Ok((registered, standing)),
+            };
+            let wait = backoff.wait().max(Duration::from_millis(500));
+            if wait >= end.left(&self.clock) {
+                return Err(hub_refuses(&registered, &refusal));
             }
-            if refusals == REFUSALS_BEFORE_ANOTHER_REGISTRATION {
+            self.progress
+                .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
+                .await;
+            if tries == TRIES_BEFORE_ANOTHER_REGISTRATION {
                 registered = self.register(end).await?;
             }
+            said = Some(refusal);
         }
     }
 
     async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
-        let limits = limits(end.left(&self.clock));
+        let limits = limits(end.no_sooner_than(&self.clock, SHORTEST_TRY).0);
         let hub = &registered.assignment.hub;
         self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
         let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
             Attempt::Proven => Verdict::Adopt(Standing::Proven),
             Attempt::Unreachable(lost) => {
-                tracing::warn!("the hub {hub} could not be reached, so the assignment is not proven: {lost}");
+                tracing::warn!("the hub {hub} could not be reached: {lost}");
                 Verdict::Adopt(Standing::Unproven)
             }
             Attempt::Refused(answer) => Verdict::Refused(wire::refusal(&answer, None)),
@@ -423,15 +428,19 @@ impl Deadline {
         Self(self.0.into_iter().chain(other.0).min())
     }
 
+    /// The later of this and a moment from now.
+    fn no_sooner_than(self, clock: &Clock, from_now: Duration) -> Self {
+        Self(self.0.and_then(|end| clock.instant().checked_add(from_now).map(|least| end.max(least))))
+    }
+
     fn left(self, clock: &Clock) -> Duration {
         self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(clock.instant()))
     }
 }
 
-/// The deadlines of an exchange, shortened to what is left of the patience.
-fn limits(left: Duration) -> Limits {
-    let allowed = left.min(EXCHANGE);
-    Limits { connect: allowed, reply: allowed }
+/// The deadlines of an exchange, which end with the patience at the latest.
+fn limits(until: Option<Instant>) -> Limits {
+    Limits { connect: EXCHANGE, reply: EXCHANGE, until }
 }
 
 fn seed() -> u64 {

@@ -1,5 +1,6 @@
 //! The agent, as a program: see `cli` for the verbs.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -9,7 +10,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("dps-agent: the system gives no event queue: {error}");
+            let _ = writeln!(std::io::stderr(), "dps-agent: the system gives no event queue: {error}");
             return ExitCode::from(71);
         }
     };

@@ -17,7 +17,7 @@ use crate::tls;
 use crate::transcript::Transcript;
 use crate::transport::{Failure, Limits, Service};
 
-const LIMITS: Limits = Limits { connect: STEP, reply: STEP };
+const LIMITS: Limits = Limits { connect: STEP, reply: STEP, until: None };
 
 const REFUSED_CREDENTIAL: &str = "the key or certificate may not be the enrolled one, or may have expired; the clock may be wrong; an IP \
      filter of the DPS instance may exclude this address (DPS does not say which); or something on the way has taken the client \

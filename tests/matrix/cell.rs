@@ -89,8 +89,6 @@ struct Stage<'a> {
     means: Means,
     /// The date in the emulator's `Retry-After`, where it is one.
     date: SystemTime,
-    /// How long to wait for the rest of the conversation.
-    settled: Duration,
     /// Bound and not listening: nobody answers there, and nobody else can take it meanwhile.
     _closed: TcpSocket,
 }
@@ -98,8 +96,6 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn set(cell: &'a Cell, workshop: &'a Workshop, kinder: Option<&str>, directory: PathBuf) -> Checked<Self> {
         let Cell { attestation, scenario, .. } = cell;
-        // A cell that is to fail need not wait for what will not come.
-        let settled = if kinder.is_some() { SETTLED / 10 } else { SETTLED };
         let date = SystemTime::now() + Duration::from_secs(5);
         let toml = emulator_toml(cell, &workshop.materials, kinder).replace("{in-4-seconds}", &httpdate::fmt_http_date(date));
         let config = Config::from_toml(&toml).map_err(|error| format!("{error}\n{toml}"))?;
@@ -111,9 +107,11 @@ impl<'a> Stage<'a> {
         files.push(("config.toml", agent_toml(cell, &emulator, &means, &directory, closed_port)));
         for (name, content) in files {
             let path = directory.join(name);
-            fs::write(&path, content).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600))).map_err(words)?;
+            fs::write(&path, content)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o600)))
+                .map_err(words)?;
         }
-        Ok(Self { cell, agent: &workshop.agent, directory, emulator, means, date, settled, _closed: closed })
+        Ok(Self { cell, agent: &workshop.agent, directory, emulator, means, date, _closed: closed })
     }
 
     fn run(&self, step: &Step, number: usize) -> Checked {
@@ -154,7 +152,6 @@ impl<'a> Stage<'a> {
             Act::Disable => self.emulator.set_enabled(name, false).map_err(words),
             Act::Enable => self.emulator.set_enabled(name, true).map_err(words),
             Act::Faults(faults) => self.emulator.set_faults(name, faults).map_err(words),
-            Act::RemoveFromHub => self.emulator.remove_from_hub(self.id()).map_err(words),
         }
     }
 
@@ -177,7 +174,7 @@ impl<'a> Stage<'a> {
 
     /// The conversation since `heard` lines were there: as soon as it is the expected one, or when nothing comes any more.
     fn said(&self, step: &Step, heard: usize) -> Vec<String> {
-        let end = Instant::now() + self.settled;
+        let end = Instant::now() + SETTLED;
         loop {
             let transcript = self.emulator.transcript_all();
             let said = shortened(&transcript[heard..], self.id());

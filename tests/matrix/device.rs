@@ -36,8 +36,7 @@ pub enum Attestation {
 }
 
 impl Attestation {
-    pub const ALL: [Self; 5] =
-        [Self::SymmetricKey, Self::GroupKey, Self::X509Ec, Self::X509Rsa, Self::X509Intermediate];
+    pub const ALL: [Self; 5] = [Self::SymmetricKey, Self::GroupKey, Self::X509Ec, Self::X509Rsa, Self::X509Intermediate];
 
     /// Its name in the names of cells.
     pub fn name(self) -> &'static str {
@@ -183,7 +182,13 @@ impl Materials {
 /// The `[attestation]` table for the files of [`Materials::means`] in `directory`.
 pub fn attestation_table(of: Attestation, means: &Means, directory: &str) -> String {
     let method = if of.is_x509() { "x509" } else { "symmetric-key" };
-    let mut table = format!("[attestation]\nmethod = \"{method}\"\nregistration_id = \"{}\"\n", of.registration_id());
+    // A certificate's common name is the default; what is written must equal it.
+    let name = match of {
+        Attestation::X509Rsa => String::new(),
+        Attestation::X509Intermediate => "registration_id_from = \"certificate-cn\"\n".to_owned(),
+        _ => format!("registration_id = \"{}\"\n", of.registration_id()),
+    };
+    let mut table = format!("[attestation]\nmethod = \"{method}\"\n{name}");
     for (name, _) in &means.files {
         let key = match *name {
             "device.key" => "key_file",

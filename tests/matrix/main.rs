@@ -1,7 +1,7 @@
 //! The matrix: every kind of device over every transport in every situation, the built agent against the emulator.
 //!
 //! `cargo test --test matrix` runs all cells; `cargo test --test matrix -- x509-ec/mqtt-ws/throttled` those whose names
-//! contain the text. `--agent FILE` tries another build of the agent, `--threads N` sets how many cells run at a time,
+//! contain the text, and only that one if it is a whole name. `--agent FILE` tries another build of the agent, `--threads N` sets how many cells run at a time,
 //! `--list` prints their names, `--keep` leaves their files.
 #![expect(clippy::disallowed_methods, reason = "it waits for processes and measures how long they took")]
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    let jobs: Vec<Job> = jobs().into_iter().filter(|job| options.wants(&job.name())).collect();
+    let jobs = options.wanted(jobs());
     if options.list {
         jobs.iter().for_each(|job| println!("{}: test", job.name()));
         return ExitCode::SUCCESS;
@@ -166,8 +166,13 @@ struct Options {
 
 impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { filters: Vec::new(), agent: env!("CARGO_BIN_EXE_dps-agent").into(), threads: THREADS, list: false, keep: false };
+        let mut options = Self {
+            filters: Vec::new(),
+            agent: env!("CARGO_BIN_EXE_dps-agent").into(),
+            threads: THREADS,
+            list: false,
+            keep: false,
+        };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {
@@ -183,7 +188,11 @@ impl Options {
         Ok(options)
     }
 
-    fn wants(&self, name: &str) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
+    /// Those whose names contain a filter; a whole name means that one only.
+    fn wanted(&self, jobs: Vec<Job>) -> Vec<Job> {
+        let whole: Vec<String> = jobs.iter().map(Job::name).filter(|name| self.filters.contains(name)).collect();
+        let fits = |name: &str, filter: &String| name == filter || (!whole.contains(filter) && name.contains(filter.as_str()));
+        let wants = |job: &Job| self.filters.is_empty() || self.filters.iter().any(|filter| fits(&job.name(), filter));
+        jobs.into_iter().filter(wants).collect()
     }
 }

@@ -57,16 +57,36 @@ enum Token {
 pub const ALL: &[Rogue] = &[
     Rogue { name: "https/all-is-right", misdeed: Misdeed::Https { token: Token::Right, body: RIGHT_BODY }, answer: "200" },
     Rogue { name: "https/expired-token", misdeed: Misdeed::Https { token: Token::Expired, body: RIGHT_BODY }, answer: "401" },
-    Rogue { name: "https/token-of-another", misdeed: Misdeed::Https { token: Token::OtherDevice, body: RIGHT_BODY }, answer: "401" },
-    Rogue { name: "https/token-of-another-scope", misdeed: Misdeed::Https { token: Token::OtherScope, body: RIGHT_BODY }, answer: "401" },
+    Rogue {
+        name: "https/token-of-another",
+        misdeed: Misdeed::Https { token: Token::OtherDevice, body: RIGHT_BODY },
+        answer: "401",
+    },
+    Rogue {
+        name: "https/token-of-another-scope",
+        misdeed: Misdeed::Https { token: Token::OtherScope, body: RIGHT_BODY },
+        answer: "401",
+    },
     Rogue { name: "https/wrong-signature", misdeed: Misdeed::Https { token: Token::WrongKey, body: RIGHT_BODY }, answer: "401" },
     Rogue { name: "https/body-of-another", misdeed: Misdeed::Https { token: Token::Right, body: WRONG_BODY }, answer: "400" },
     Rogue { name: "https/certificate-of-another", misdeed: Misdeed::Certificate, answer: "401" },
-    Rogue { name: "mqtt/all-is-right", misdeed: mqtt(Token::Right, true, REGISTER), answer: "$dps/registrations/res/200/?$rid=1" },
+    Rogue {
+        name: "mqtt/all-is-right",
+        misdeed: mqtt(Token::Right, true, REGISTER),
+        answer: "$dps/registrations/res/200/?$rid=1",
+    },
     Rogue { name: "mqtt/expired-token", misdeed: mqtt(Token::Expired, true, REGISTER), answer: "connack 5" },
     Rogue { name: "mqtt/token-of-another", misdeed: mqtt(Token::OtherDevice, true, REGISTER), answer: "connack 5" },
-    Rogue { name: "mqtt/wrong-signature", misdeed: mqtt(Token::WrongKey, true, REGISTER), answer: "$dps/registrations/res/401/?$rid=1" },
-    Rogue { name: "mqtt/no-rid", misdeed: mqtt(Token::Right, true, "$dps/registrations/PUT/iotdps-register/?$rid="), answer: "closed" },
+    Rogue {
+        name: "mqtt/wrong-signature",
+        misdeed: mqtt(Token::WrongKey, true, REGISTER),
+        answer: "$dps/registrations/res/401/?$rid=1",
+    },
+    Rogue {
+        name: "mqtt/no-rid",
+        misdeed: mqtt(Token::Right, true, "$dps/registrations/PUT/iotdps-register/?$rid="),
+        answer: "closed",
+    },
     Rogue { name: "mqtt/before-suback", misdeed: mqtt(Token::Right, false, REGISTER), answer: "closed" },
     Rogue { name: "hub/all-is-right", misdeed: Misdeed::Hub { token: Token::Right }, answer: "connack 0" },
     Rogue { name: "hub/expired-token", misdeed: Misdeed::Hub { token: Token::Expired }, answer: "connack 5" },
@@ -106,7 +126,8 @@ impl Rogue {
             Misdeed::Mqtt { token, patient, topic } => Session::open(&emulator)?.register(token, patient, topic),
             Misdeed::Hub { token } => {
                 https(&emulator, None, Some(&Token::Right.text("registrations")), ID, RIGHT_BODY)?;
-                let code = Session::open(&emulator)?.connect(&format!("localhost/{ID}/?api-version=2021-04-12"), &token.text("devices"))?;
+                let code = Session::open(&emulator)?
+                    .connect(&format!("localhost/{ID}/?api-version=2021-04-12"), &token.text("devices"))?;
                 Ok(format!("connack {code}"))
             }
         }

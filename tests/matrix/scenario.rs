@@ -64,10 +64,8 @@ impl On {
     /// Every device over MQTT without WebSocket.
     pub const PLAIN_MQTT: Self = Self { attestations: EACH, transports: &[Transport::Mqtt] };
     /// Devices with an enrollment of their own.
-    pub const INDIVIDUAL: Self = Self {
-        attestations: &[Attestation::SymmetricKey, Attestation::X509Ec, Attestation::X509Rsa],
-        transports: FIXED,
-    };
+    pub const INDIVIDUAL: Self =
+        Self { attestations: &[Attestation::SymmetricKey, Attestation::X509Ec, Attestation::X509Rsa], transports: FIXED };
     /// Devices with certificates.
     pub const X509: Self = Self { attestations: CERTIFICATES, transports: FIXED };
     /// The device whose chain has an intermediate.
@@ -139,7 +137,6 @@ pub enum Act {
     Disable,
     Enable,
     Faults(&'static [&'static str]),
-    RemoveFromHub,
 }
 
 /// How a run ends.

@@ -12,6 +12,7 @@ mod hub;
 mod judges;
 mod loopback;
 mod machine;
+mod mutations;
 mod say;
 mod test;
 mod workspace;
@@ -27,6 +28,7 @@ Usage: cargo xtask COMMAND
   demo                     register three gateways with an emulated service, and send a message as each of them
   test                     everything: cargo test, then the SDK clients against the emulator
   judges [NAME…]           only the SDK clients; NAME picks the cases whose names contain it
+  mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
                            parts: speed round-trips instructions size
@@ -52,6 +54,7 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         judges::INSIDE => judges::run_inside(rest),
         "bench" => bench::run(rest),
         bench::INSIDE => bench::run_inside(rest).map(|()| ExitCode::SUCCESS),
+        "mutations" => mutations::run(rest),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");
             Ok(if command.is_empty() { ExitCode::from(64) } else { ExitCode::SUCCESS })

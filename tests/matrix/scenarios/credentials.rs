@@ -25,63 +25,122 @@ pub fn all() -> Vec<Scenario> {
         Scenario {
             credential: Credential::Wrong,
             service: &["wrong_key_on_mqtt = \"connack\""],
-            ..Scenario::new("wrong-key-told-by-connack", On::MQTT, vec![Step::fails(Blame::Unauthorized, CONNACK_5,
-                "> connect {via}
+            ..Scenario::new(
+                "wrong-key-told-by-connack",
+                On::MQTT,
+                vec![
+                    Step::fails(
+                        Blame::Unauthorized,
+                        CONNACK_5,
+                        "> connect {via}
                  < connack 5",
-            ).at_once()])
+                    )
+                    .at_once(),
+                ],
+            )
         },
         Scenario {
             device: &["faults = [\"query: status 401\"]"],
-            ..Scenario::new("unauthorized-at-query", On::ALL, vec![Step::fails(Blame::Unauthorized, ADVICE,
-                "@open
+            ..Scenario::new(
+                "unauthorized-at-query",
+                On::ALL,
+                vec![
+                    Step::fails(
+                        Blame::Unauthorized,
+                        ADVICE,
+                        "@open
                  > register
                  < 202 assigning op1
                  > query op1
                  < 401 401000
                  @close",
-            ).code(Code::Of(401_000)).at_once()])
+                    )
+                    .code(Code::Of(401_000))
+                    .at_once(),
+                ],
+            )
         },
         Scenario {
             device: &["faults = [\"register: status 403\"]"],
-            ..Scenario::new("forbidden", On::ALL, vec![Step::fails(Blame::Unauthorized,
-                "the service answered 403, error code 403000: A fault was asked for. (trackingId *); *",
-                "@open
+            ..Scenario::new(
+                "forbidden",
+                On::ALL,
+                vec![
+                    Step::fails(
+                        Blame::Unauthorized,
+                        "the service answered 403, error code 403000: A fault was asked for. (trackingId *); *",
+                        "@open
                  > register
                  < 403 403000
                  @close",
-            ).code(Code::Of(403_000)).at_once()])
+                    )
+                    .code(Code::Of(403_000))
+                    .at_once(),
+                ],
+            )
         },
         Scenario {
             dps: &["api_version = \"1999-01-01\""],
-            ..Scenario::new("unknown-api-version", On::MQTT, vec![Step::fails(Blame::Unauthorized, CONNACK_5,
-                "> connect {via}
+            ..Scenario::new(
+                "unknown-api-version",
+                On::MQTT,
+                vec![
+                    Step::fails(
+                        Blame::Unauthorized,
+                        CONNACK_5,
+                        "> connect {via}
                  < connack 5",
-            ).at_once()])
+                    )
+                    .at_once(),
+                ],
+            )
         },
         Scenario {
             dps: &["api_version = \"1999-01-01\""],
-            ..Scenario::new("unknown-api-version", On::HTTPS, vec![Step::fails(Blame::Refused,
-                "the service answered 400, error code 400000: The api-version is not known. (trackingId *); *",
-                "> connect https
+            ..Scenario::new(
+                "unknown-api-version",
+                On::HTTPS,
+                vec![
+                    Step::fails(
+                        Blame::Refused,
+                        "the service answered 400, error code 400000: The api-version is not known. (trackingId *); *",
+                        "> connect https
                  > register
                  < 400 400000",
-            ).code(Code::Of(400_000)).at_once()])
+                    )
+                    .code(Code::Of(400_000))
+                    .at_once(),
+                ],
+            )
         },
         Scenario {
             device: &["answer = \"at-once\""],
             credential: Credential::SecondaryRight,
-            ..Scenario::new("second-key-is-right", On::TWO_KEYS, vec![Step::adopts(
-                "@open
+            ..Scenario::new(
+                "second-key-is-right",
+                On::TWO_KEYS,
+                vec![
+                    Step::adopts(
+                        "@open
                  > register
                  < 401 401000
                  @close
                  @assigned",
-            ).with(|adopted| adopted.key = "secondary")])
+                    )
+                    .with(|adopted| adopted.key = "secondary"),
+                ],
+            )
         },
         Scenario {
             credential: Credential::BothWrong,
-            ..Scenario::new("both-keys-are-wrong", On::TWO_KEYS, vec![Step::fails(Blame::Unauthorized, ADVICE,
-                "@open
+            ..Scenario::new(
+                "both-keys-are-wrong",
+                On::TWO_KEYS,
+                vec![
+                    Step::fails(
+                        Blame::Unauthorized,
+                        ADVICE,
+                        "@open
                  > register
                  < 401 401000
                  @close
@@ -89,20 +148,28 @@ pub fn all() -> Vec<Scenario> {
                  > register
                  < 401 401000
                  @close",
-            ).code(Code::Of(401_000)).at_once()])
+                    )
+                    .code(Code::Of(401_000))
+                    .at_once(),
+                ],
+            )
         },
         Scenario {
             device: &["answer = \"at-once\""],
             credential: Credential::SecondaryRight,
             service: &["wrong_key_on_mqtt = \"connack\""],
-            ..Scenario::new("second-key-after-connack", On {
-                transports: On::MQTT.transports,
-                ..On::TWO_KEYS
-            }, vec![Step::adopts(
-                "> connect {via}
+            ..Scenario::new(
+                "second-key-after-connack",
+                On { transports: On::MQTT.transports, ..On::TWO_KEYS },
+                vec![
+                    Step::adopts(
+                        "> connect {via}
                  < connack 5
                  @assigned",
-            ).with(|adopted| adopted.key = "secondary")])
+                    )
+                    .with(|adopted| adopted.key = "secondary"),
+                ],
+            )
         },
     ]
 }

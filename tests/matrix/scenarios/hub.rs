@@ -16,19 +16,26 @@ fn refusals() -> Vec<Scenario> {
     vec![
         Scenario {
             device: &["answer = \"at-once\"", "faults = [\"hub: connack 5 x2\"]"],
-            ..Scenario::new("hub-refuses-at-first", On::ALL, vec![Step::adopts(
-                "@open
+            ..Scenario::new(
+                "hub-refuses-at-first",
+                On::ALL,
+                vec![Step::adopts(
+                    "@open
                  > register
                  < 200 {assigned}
                  @close
                  @refused
                  @refused
                  @hub",
-            )])
+                )],
+            )
         },
         Scenario {
             device: &["answer = \"at-once\"", "faults = [\"hub: connack 5 x*\"]"],
-            ..Scenario::new("hub-refuses-for-ever", On::ALL, vec![Step::fails(
+            ..Scenario::new(
+                "hub-refuses-for-ever",
+                On::ALL,
+                vec![Step::fails(
                 Blame::Hub,
                 "DPS has assigned localhost, but that hub refuses {id} (the service refused CONNECT with return code 5); a new \
                  identity takes time to spread; else look whether the device is disabled there, or the hub does not trust the \
@@ -47,22 +54,30 @@ fn refusals() -> Vec<Scenario> {
                  (
                  @refused
                  )+",
-            ).within("30s")])
+            ).within("30s")],
+            )
         },
         // DPS is 127.0.0.1 here: an address has no SNI, so the hub is who is asked for by name.
         Scenario {
             service: &["hub_certificate = \"unknown-ca\"", "host = \"127.0.0.1\""],
             device: &["answer = \"at-once\""],
             dps: &["host = \"127.0.0.1\""],
-            ..Scenario::new("hub-not-to-be-trusted", On::ALL, vec![Step::fails(
-                Blame::Untrusted,
-                "the certificate of localhost is not trusted: its issuer *",
-                "@open
+            ..Scenario::new(
+                "hub-not-to-be-trusted",
+                On::ALL,
+                vec![
+                    Step::fails(
+                        Blame::Untrusted,
+                        "the certificate of localhost is not trusted: its issuer *",
+                        "@open
                  > register
                  < 200 {assigned}
                  @close
                  - ! tls",
-            ).at_once()])
+                    )
+                    .at_once(),
+                ],
+            )
         },
         Scenario {
             device: &["answer = \"at-once\""],
@@ -73,7 +88,8 @@ fn refusals() -> Vec<Scenario> {
 }
 
 fn unproven() -> Vec<Scenario> {
-    let fails = |name, device, said| Scenario { device, ..Scenario::new(name, On::ALL, vec![Step::adopts(said).proof("unproven")]) };
+    let fails =
+        |name, device, said| Scenario { device, ..Scenario::new(name, On::ALL, vec![Step::adopts(said).proof("unproven")]) };
     vec![
         Scenario {
             device: &["answer = \"at-once\""],

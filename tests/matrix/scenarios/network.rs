@@ -22,7 +22,10 @@ macro_rules! before {
         Trouble {
             names: [concat!($what, "-at-", $stage), concat!($what, "-at-", $stage, "-for-ever")],
             on: $on,
-            service: [&[concat!("faults = [\"", $stage, ": ", $what, "\"]")], &[concat!("faults = [\"", $stage, ": ", $what, " x*\"]")]],
+            service: [
+                &[concat!("faults = [\"", $stage, ": ", $what, "\"]")],
+                &[concat!("faults = [\"", $stage, ": ", $what, " x*\"]")],
+            ],
             device: [&["answer = \"at-once\""], &[]],
             recovers: concat!("- ! ", $what, "\n@assigned"),
             gives_up: concat!("(\n- ! ", $what, "\n)+"),
@@ -60,12 +63,17 @@ macro_rules! query {
             service: [&[], &[]],
             device: [&[concat!("faults = [\"query: ", $what, "\"]")], &[concat!("faults = [\"query: ", $what, " x*\"]")]],
             recovers: concat!(
-                "@open\n> register\n< 202 assigning op1\n> query op1\n! ", $what,
+                "@open\n> register\n< 202 assigning op1\n> query op1\n! ",
+                $what,
                 "\n@open\n> query op1\n< 200 {assigned}\n@close\n@hub"
             ),
             gives_up: concat!(
-                "@open\n> register\n< 202 assigning op1\n> query op1\n! ", $what,
-                "\n(\n@open\n> query op1\n! ", $what, "\n)", $often
+                "@open\n> register\n< 202 assigning op1\n> query op1\n! ",
+                $what,
+                "\n(\n@open\n> query op1\n! ",
+                $what,
+                "\n)",
+                $often
             ),
             end: ($blame, $timeout),
             at_least: $at_least,
@@ -89,22 +97,22 @@ pub fn all() -> Vec<Scenario> {
 fn troubles() -> Vec<Trouble> {
     use Blame::{Network, Peer};
     vec![
-        before!("drop", "tcp", On::ALL, Network, "3s", 0),
-        before!("silence", "tcp", On::ALL, Network, "4s", 10),
-        before!("garbage", "tcp", On::ALL, Network, "3s", 0),
-        before!("drop", "tls", On::ALL, Network, "3s", 0),
-        before!("silence", "tls", On::ALL, Network, "4s", 10),
-        before!("garbage", "tls", On::ALL, Network, "3s", 0),
-        within!("drop", "connect", On::ALL, Network, "3s", 0, "> connect {via}", "+"),
-        within!("silence", "connect", On::ALL, Network, "6s", 10, "> connect {via}", "+"),
+        before!("drop", "tcp", On::ALL, Network, "6s", 0),
+        before!("silence", "tcp", On::ALL, Network, "8s", 10),
+        before!("garbage", "tcp", On::ALL, Network, "6s", 0),
+        before!("drop", "tls", On::ALL, Network, "6s", 0),
+        before!("silence", "tls", On::ALL, Network, "8s", 10),
+        before!("garbage", "tls", On::ALL, Network, "6s", 0),
+        within!("drop", "connect", On::ALL, Network, "6s", 0, "> connect {via}", "+"),
+        within!("silence", "connect", On::ALL, Network, "8s", 10, "> connect {via}", "+"),
         within!("garbage", "connect", On::ALL, Peer, "60s", 0, "> connect {via}", "3"),
-        within!("drop", "subscribe", On::MQTT, Network, "3s", 0, "> connect {via}\n< connack 0\n> subscribe", "+"),
-        within!("silence", "subscribe", On::MQTT, Network, "6s", 10, "> connect {via}\n< connack 0\n> subscribe", "+"),
+        within!("drop", "subscribe", On::MQTT, Network, "6s", 0, "> connect {via}\n< connack 0\n> subscribe", "+"),
+        within!("silence", "subscribe", On::MQTT, Network, "8s", 10, "> connect {via}\n< connack 0\n> subscribe", "+"),
         within!("garbage", "subscribe", On::MQTT, Peer, "60s", 0, "> connect {via}\n< connack 0\n> subscribe", "3"),
-        within!("drop", "register", On::ALL, Network, "3s", 0, "@open\n> register", "+"),
-        within!("silence", "register", On::ALL, Network, "6s", 10, "@open\n> register", "+"),
+        within!("drop", "register", On::ALL, Network, "6s", 0, "@open\n> register", "+"),
+        within!("silence", "register", On::ALL, Network, "8s", 10, "@open\n> register", "+"),
         within!("garbage", "register", On::ALL, Peer, "60s", 0, "@open\n> register", "3"),
-        query!("drop", Network, "6s", 0, "*"),
+        query!("drop", Network, "9s", 0, "*"),
         query!("silence", Network, "9s", 10, "*"),
         query!("garbage", Peer, "60s", 0, "2"),
     ]
@@ -127,22 +135,32 @@ fn others() -> Vec<Scenario> {
         ),
         Scenario {
             device: &["answer = \"at-once\"", "faults = [\"register: slow 3\"]"],
-            ..Scenario::new("slow", On::ALL, vec![Step::adopts(
-                "@open
+            ..Scenario::new(
+                "slow",
+                On::ALL,
+                vec![
+                    Step::adopts(
+                        "@open
                  > register
                  ! slow
                  < 200 {assigned}
                  @close
                  @hub",
-            ).at_least(3)])
+                    )
+                    .at_least(3),
+                ],
+            )
         },
         Scenario {
             closed: &[Port::DpsMqtt],
-            ..Scenario::new("nobody-listens", On::PLAIN_MQTT, vec![Step::fails(
-                Blame::Network,
-                "localhost:PORT cannot be reached: Connection refused (os error 111)",
-                "",
-            ).within("3s")])
+            ..Scenario::new(
+                "nobody-listens",
+                On::PLAIN_MQTT,
+                vec![
+                    Step::fails(Blame::Network, "localhost:PORT cannot be reached: Connection refused (os error 111)", "")
+                        .within("6s"),
+                ],
+            )
         },
     ]
 }

@@ -5,11 +5,8 @@ use crate::scenario::{Blame, On, Scenario, Step};
 const AT_ONCE: &[&str] = &["answer = \"at-once\""];
 
 pub fn all() -> Vec<Scenario> {
-    let speaks = |name, service| Scenario {
-        service,
-        device: AT_ONCE,
-        ..Scenario::new(name, On::ALL, vec![Step::adopts("@assigned")])
-    };
+    let speaks =
+        |name, service| Scenario { service, device: AT_ONCE, ..Scenario::new(name, On::ALL, vec![Step::adopts("@assigned")]) };
     let untrusted = |name, service, message| Scenario {
         service,
         device: AT_ONCE,
@@ -51,7 +48,7 @@ pub fn all() -> Vec<Scenario> {
                 "(
                  - ! tls
                  )+",
-            ).within("4s")])
+            ).within("6s")])
         },
     ]
 }
