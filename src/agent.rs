@@ -114,9 +114,10 @@ impl Agent {
     async fn campaign(&self) -> Result<(), Failure> {
         let mut campaign = Campaign::new(seed());
         let record = loop {
-            let tried = match self.current()? {
-                Some(record) => self.publish(&record).map(|()| record),
-                None => self.provision(Campaign::PATIENCE).await,
+            let tried = match self.current() {
+                Ok(Some(record)) => self.publish(&record).map(|()| record),
+                Ok(None) => self.provision(Campaign::PATIENCE).await,
+                Err(failure) => Err(failure),
             };
             match tried {
                 Ok(record) => break record,
