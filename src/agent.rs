@@ -134,6 +134,7 @@ impl Agent {
 
     /// Waits until no other agent registers with this state directory: two would each undo what the other has proven.
     async fn alone(&self, end: Deadline) -> Result<Lock, Failure> {
+        let mut told = false;
         loop {
             if let Some(lock) = self.store.try_lock()? {
                 return Ok(lock);
@@ -143,19 +144,25 @@ impl Agent {
             if left.is_zero() {
                 return Err(Failure::new(Blame::Busy, why));
             }
-            self.progress.wait(left.min(Duration::from_millis(200)), &why).await;
+            if !std::mem::replace(&mut told, true) {
+                self.progress.doing(format_args!("waiting, since {why}"));
+            }
+            tokio::time::sleep(left.min(Duration::from_millis(200))).await;
         }
     }
 
     async fn believable_clock(&self, end: Deadline) -> Result<(), Failure> {
-        while let Some(behind) = self.clock.below_floor() {
-            let why =
-                format!("the clock is {} s behind the earliest time it can be; waiting for somebody to set it", behind.as_secs());
+        let Some(behind) = self.clock.below_floor() else { return Ok(()) };
+        let behind = behind.as_secs();
+        let why = format!("the clock is {behind} s behind the earliest time it can be; waiting for somebody to set it");
+        // Said once: the log of a gateway whose clock nobody sets lies on flash.
+        self.progress.doing(format_args!("{why}"));
+        while self.clock.below_floor().is_some() {
             let left = end.left(&self.clock);
             if left.is_zero() {
                 return Err(Failure::new(Blame::Clock, why));
             }
-            self.progress.wait(left.min(Duration::from_secs(1)), &why).await;
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
         Ok(())
     }

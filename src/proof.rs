@@ -23,7 +23,7 @@ pub enum Attempt {
     Refused(Answer),
     /// The hub could not be asked, or was too busy to say.
     Unreachable(Lost),
-    /// Whoever answers there is not the hub.
+    /// Whoever answers there has not shown that it is the hub.
     Untrusted(Lost),
 }
 
@@ -73,10 +73,9 @@ impl<'a> Proof<'a> {
             Err(Failure::Lost(lost)) => {
                 note(self.transcript, &lost);
                 match lost {
-                    Lost::Untrusted { .. } => Attempt::Untrusted(lost),
-                    Lost::Unreachable { .. } | Lost::NotYetValid { .. } | Lost::Nonsense(_) | Lost::Credential(_) => {
-                        Attempt::Unreachable(lost)
-                    }
+                    // A date in the future is looked at before the issuer: a stranger's certificate can have one.
+                    Lost::Untrusted { .. } | Lost::NotYetValid { .. } => Attempt::Untrusted(lost),
+                    Lost::Unreachable { .. } | Lost::Nonsense(_) | Lost::Credential(_) => Attempt::Unreachable(lost),
                 }
             }
         }
