@@ -280,8 +280,7 @@ impl Agent {
     }
 
     async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
-        let shortest = self.clock.instant() + SHORTEST_TRY;
-        let limits = limits(end.0.map(|end| end.max(shortest)));
+        let limits = limits(end.no_sooner_than(&self.clock, SHORTEST_TRY).0);
         let hub = &registered.assignment.hub;
         self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
         let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
@@ -434,6 +433,11 @@ impl Deadline {
     fn or_after(self, clock: &Clock, patience: Duration) -> Self {
         let other = Self::after(clock, patience);
         Self(self.0.into_iter().chain(other.0).min())
+    }
+
+    /// The later of this and a moment from now.
+    fn no_sooner_than(self, clock: &Clock, from_now: Duration) -> Self {
+        Self(self.0.and_then(|end| clock.instant().checked_add(from_now).map(|least| end.max(least))))
     }
 
     fn left(self, clock: &Clock) -> Duration {

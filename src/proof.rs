@@ -88,7 +88,7 @@ impl<'a> Proof<'a> {
         let host = self.config.hub.gateway.as_ref().map_or(hub, |Gateway { host, .. }| host);
         self.transcript.line(format_args!("> hub connect {via} {host} {device_id}"));
         let address = Address { via, host, port: self.port(via) };
-        let deadline = limits.connecting(&self.clock);
+        let deadline = limits.to_connect(&self.clock);
         let session = open(&self.dialer, address, hello(assignment, password), deadline, self.transcript).await?;
         session.disconnect().await;
         Ok(())

@@ -16,6 +16,7 @@ use crate::conversation::{Device, Expected, last_tracking_id, shortened};
 use crate::device::{self, Attestation, Materials, Means};
 use crate::scenario::{Act, Adopted, End, Failed, On, Port, Scenario, Step, Transport};
 use crate::scenarios;
+use crate::seen;
 
 /// The tenant of all cells.
 pub const ID_SCOPE: &str = "0ne00MATRIX";
@@ -118,7 +119,7 @@ impl<'a> Stage<'a> {
         for act in step.acts {
             self.act(*act)?;
         }
-        let (heard, stored) = (self.emulator.transcript_all().len(), self.stored());
+        let (heard, stored) = (self.emulator.transcript_all().len(), seen::stored(&self.directory));
         let began = Instant::now();
         let output = self.provision(step, number)?;
         let took = began.elapsed();
@@ -126,8 +127,8 @@ impl<'a> Stage<'a> {
         report.conversation(self.said(step, heard), self.expected(step));
         let transcript = self.emulator.transcript_all();
         report.same("exit code", &output.code, &Some(exit_code(&step.end)));
-        report.same("JSON", &masked_answer(&output.stdout), &self.answer(&step.end, &transcript[heard..], &output.stdout));
-        report.same("files", &self.stored(), &self.files(&step.end, stored));
+        report.same("JSON", &seen::answer(&output.stdout), &self.answer(&step.end, &transcript[heard..], &output.stdout));
+        report.same("files", &seen::stored(&self.directory), &self.files(&step.end, stored));
         report.holds(took >= Duration::from_secs(step.at_least), || format!("it took only {took:?}"));
         let patience = seconds(step.timeout);
         report.holds(!step.at_once || took < patience * 3 / 4, || format!("it took {took:?} of {patience:?}"));
@@ -202,33 +203,17 @@ impl<'a> Stage<'a> {
                 object
             }
             End::Failed(Failed { blame, code, message }) => {
-                let seen = masked_answer(seen)["error"]["message"].as_str().unwrap_or_default().to_owned();
+                let seen = seen::answer(seen)["error"]["message"].as_str().unwrap_or_default().to_owned();
                 let (code, message) = (code.number(self.cell.attestation), message.replace("{id}", self.id()));
                 json!({"error": {
                     "exitCode": blame.exit_code(),
                     "blame": blame.word(),
-                    "message": if is_like(&seen, &message) { seen } else { message },
+                    "message": if seen::is_like(&seen, &message) { seen } else { message },
                     "errorCode": code,
                     "trackingId": code.and_then(|_| last_tracking_id(transcript)),
                 }})
             }
         }
-    }
-
-    /// What is in the state and runtime directories: for each file its mode and its content without times.
-    fn stored(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for (name, mode) in [("state", "700"), ("run", "755")] {
-            let Ok(metadata) = fs::metadata(self.directory.join(name)) else { continue };
-            let seen = format!("{:o}", metadata.permissions().mode() & 0o777);
-            if seen != mode {
-                found.push(format!("{name}/ has mode {seen}"));
-            }
-            let entries = fs::read_dir(self.directory.join(name)).into_iter().flatten().flatten();
-            found.extend(entries.map(|entry| format!("{name}/{}", described(&entry.path()))));
-        }
-        found.sort();
-        found
     }
 
     /// What has to be there after a run.
@@ -324,10 +309,23 @@ fn exit_code(end: &End) -> i32 {
 }
 
 fn directory(name: &str) -> Checked<PathBuf> {
-    let run = format!("matrix-{}", std::process::id());
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(run).join(name.replace('/', "+"));
+    let path = run_directory().join(name.replace('/', "+"));
     fs::create_dir_all(&path).map_err(words)?;
     Ok(path)
+}
+
+fn run_directory() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("matrix-{}", std::process::id()))
+}
+
+/// Removes what earlier runs have left to be looked at.
+pub fn clear_leftovers() {
+    for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.strip_prefix("matrix-").is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn emulator_toml(cell: &Cell, materials: &Materials, kinder: Option<&str>) -> String {
@@ -375,7 +373,7 @@ fn closed_port() -> io::Result<(TcpSocket, u16)> {
 
 /// The exit code, if it ends by itself in time.
 fn wait(command: &mut Command, limit: Duration) -> Checked<Option<i32>> {
-    let mut child = command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+    let mut child = command.spawn().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
     let end = Instant::now() + limit;
     while Instant::now() < end {
         if let Some(status) = child.try_wait().map_err(words)? {
@@ -389,89 +387,6 @@ fn wait(command: &mut Command, limit: Duration) -> Checked<Option<i32>> {
 
 fn seconds(timeout: &str) -> Duration {
     Duration::from_secs(timeout.trim_end_matches('s').parse().unwrap_or_default())
-}
-
-/// What was printed, which must be one object on one line, without time and ports.
-fn masked_answer(stdout: &str) -> Value {
-    let mut object = match stdout.strip_suffix('\n').filter(|line| !line.contains('\n')).map(serde_json::from_str) {
-        Some(Ok(object)) => object,
-        _ => Value::from(stdout),
-    };
-    mask_time(&mut object);
-    if let Some(message) = object["error"]["message"].as_str() {
-        object["error"]["message"] = without_ports(message).into();
-    }
-    object
-}
-
-fn mask_time(object: &mut Value) {
-    let is_time = match object.get("assignedAt") {
-        Some(Value::String(text)) => text.len() == 20 && text.starts_with("20") && text.ends_with('Z'),
-        Some(Value::Number(seconds)) => seconds.as_u64().is_some_and(|seconds| seconds > 1_700_000_000),
-        _ => false,
-    };
-    if is_time {
-        object["assignedAt"] = "TIME".into();
-    }
-}
-
-/// `localhost:41234` as `localhost:PORT`.
-fn without_ports(message: &str) -> String {
-    let mut parts = message.split("localhost:");
-    let mut masked = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
-        masked.push_str(if rest.len() < part.len() { "localhost:PORT" } else { "localhost:" });
-        masked.push_str(rest);
-    }
-    masked
-}
-
-/// Whether a text is like a pattern in which `*` stands for anything.
-fn is_like(text: &str, pattern: &str) -> bool {
-    match pattern.split_once('*') {
-        None => text == pattern,
-        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
-            let places = text.char_indices().map(|(at, _)| at).chain([text.len()]);
-            places.into_iter().any(|at| is_like(&text[at..], rest))
-        }),
-    }
-}
-
-/// Name, mode and content of a file.
-fn described(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
-    let content = fs::read_to_string(path).unwrap_or_else(|error| error.to_string());
-    let content = match name.as_ref() {
-        "record" => record_content(&content),
-        _ => json_content(&content),
-    };
-    format!("{name} {mode:o} {content}")
-}
-
-/// A record whose checksum is right says so instead of it, since the time is part of what is summed.
-fn record_content(content: &str) -> String {
-    let sum = |line: &str| {
-        use sha2::{Digest, Sha256};
-        Sha256::digest(line.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
-    match content.split_once('\n') {
-        Some((line, rest)) if rest == format!("sha256 {}\n", sum(line)) => format!("{}\nsha256 RIGHT\n", json_content(line)),
-        _ => content.to_owned(),
-    }
-}
-
-/// JSON with its members in order and without its time.
-fn json_content(content: &str) -> String {
-    let (line, end) = content.strip_suffix('\n').map_or((content, ""), |line| (line, "\n"));
-    match serde_json::from_str(line) {
-        Ok(mut object) => {
-            mask_time(&mut object);
-            format!("{object}{end}")
-        }
-        Err(_) => content.to_owned(),
-    }
 }
 
 /// The error and its causes.

@@ -167,7 +167,9 @@ impl Materials {
         };
         let key = match of {
             Attestation::X509Intermediate => leaf.key.pkcs8_pem(),
-            _ => leaf.key.traditional_pem()?,
+            Attestation::SymmetricKey | Attestation::GroupKey | Attestation::X509Ec | Attestation::X509Rsa => {
+                leaf.key.traditional_pem()?
+            }
         };
         let chain = if credential == Credential::LeafOnly { &leaf.certificate_pem } else { &leaf.chain_pem };
         Ok(certified(leaf, chain, key))
@@ -186,7 +188,9 @@ pub fn attestation_table(of: Attestation, means: &Means, directory: &str) -> Str
     let name = match of {
         Attestation::X509Rsa => String::new(),
         Attestation::X509Intermediate => "registration_id_from = \"certificate-cn\"\n".to_owned(),
-        _ => format!("registration_id = \"{}\"\n", of.registration_id()),
+        Attestation::SymmetricKey | Attestation::GroupKey | Attestation::X509Ec => {
+            format!("registration_id = \"{}\"\n", of.registration_id())
+        }
     };
     let mut table = format!("[attestation]\nmethod = \"{method}\"\n{name}");
     for (name, _) in &means.files {

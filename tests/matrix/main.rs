@@ -12,6 +12,7 @@ mod mutations;
 mod rogue;
 mod scenario;
 mod scenarios;
+mod seen;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         jobs.iter().for_each(|job| println!("{}: test", job.name()));
         return ExitCode::SUCCESS;
     }
+    cell::clear_leftovers();
     match Materials::new() {
         Ok(materials) => report(jobs, &options, materials),
         Err(error) => {
@@ -177,7 +179,9 @@ impl Options {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {
                 "--agent" => options.agent = value()?.into(),
-                "--threads" => options.threads = value()?.parse().map_err(|_| "--threads needs a number".to_owned())?,
+                "--threads" | "--test-threads" => {
+                    options.threads = value()?.parse().map_err(|_| "--threads needs a number".to_owned())?
+                }
                 "--list" => options.list = true,
                 "--keep" => options.keep = true,
                 // Options of the usual harness, which `cargo test` gives to every target.

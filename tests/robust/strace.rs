@@ -17,14 +17,15 @@ pub struct Call {
     /// Its place among the calls of that name on our files, from 1.
     pub number: usize,
     pub line: String,
+    is_first_of_its_file: bool,
 }
 
 impl Call {
-    /// What the agent can do without: the record's date for the clock's floor, the last `assignment.json` for comparison, and the
-    /// removal of what is not there.
+    /// What the agent can do without: what it reads for the clock's floor and tidies up when it starts, and the last
+    /// `assignment.json` for comparison.
     pub fn is_dispensable(&self) -> bool {
-        let first_look = self.number == 1 && self.line.contains("/record\"");
-        let looks = self.line.contains("O_RDONLY") && (first_look || self.line.contains("/assignment.json\""));
+        let looks_at = |name: &str| self.line.contains("O_RDONLY") && self.line.contains(name);
+        let looks = (self.is_first_of_its_file && looks_at("/record\"")) || looks_at("/assignment.json\"");
         looks || (self.name.starts_with("unlink") && self.line.contains("ENOENT"))
     }
 
@@ -60,7 +61,9 @@ pub fn calls(gateway: &Gateway) -> Vec<Call> {
     for (_, line) in lines(gateway).into_iter().filter(|(_, line)| line.contains('(')) {
         let name = line.split('(').next().unwrap().to_owned();
         let number = calls.iter().filter(|call| call.name == name).count() + 1;
-        calls.push(Call { name, number, line });
+        let file = |line: &str| line.split('"').nth(1).map(str::to_owned);
+        let is_first_of_its_file = !calls.iter().any(|call| call.name == name && file(&call.line) == file(&line));
+        calls.push(Call { name, number, line, is_first_of_its_file });
     }
     for needed in ["openat", "write", "fsync", "rename"] {
         assert!(calls.iter().any(|call| call.name.starts_with(needed)), "strace shows no {needed}: {calls:#?}");

@@ -399,7 +399,7 @@ fn again() -> Vec<Scenario> {
                     Step::adopts("@assigned"),
                     Step::fails(
                         Blame::Network,
-                        "*",
+                        "*localhost:PORT*",
                         "(
                      > connect {via}
                      ! drop

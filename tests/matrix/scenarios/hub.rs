@@ -8,6 +8,9 @@ const REGISTERED: &str = "
     < 200 {assigned}
     @close";
 
+const REFUSED: &str = "DPS has assigned localhost, but that hub refuses {id} (the service refused CONNECT with return code 5); a new \
+    identity takes time to spread; else look whether the device is disabled there, or the hub does not trust the certificate's CA";
+
 pub fn all() -> Vec<Scenario> {
     [unproven(), refusals()].into_iter().flatten().collect()
 }
@@ -35,12 +38,11 @@ fn refusals() -> Vec<Scenario> {
             ..Scenario::new(
                 "hub-refuses-for-ever",
                 On::ALL,
-                vec![Step::fails(
-                Blame::Hub,
-                "DPS has assigned localhost, but that hub refuses {id} (the service refused CONNECT with return code 5); a new \
-                 identity takes time to spread; else look whether the device is disabled there, or the hub does not trust the \
-                 certificate's CA",
-                "@open
+                vec![
+                    Step::fails(
+                        Blame::Hub,
+                        REFUSED,
+                        "@open
                  > register
                  < 200 {assigned}
                  @close
@@ -54,7 +56,33 @@ fn refusals() -> Vec<Scenario> {
                  (
                  @refused
                  )+",
-            ).within("30s")],
+                    )
+                    .within("30s"),
+                ],
+            )
+        },
+        // The only word that the hub has said is no.
+        Scenario {
+            device: &["answer = \"at-once\"", "faults = [\"hub: connack 5\", \"hub: silence x*\"]"],
+            ..Scenario::new(
+                "hub-refuses-then-is-silent",
+                On::ALL,
+                vec![
+                    Step::fails(
+                        Blame::Hub,
+                        REFUSED,
+                        "@open
+                 > register
+                 < 200 {assigned}
+                 @close
+                 @refused
+                 (
+                 > hub connect {hub-via} localhost {id}
+                 ! silence
+                 )+",
+                    )
+                    .within("8s"),
+                ],
             )
         },
         // DPS is 127.0.0.1 here: an address has no SNI, so the hub is who is asked for by name.

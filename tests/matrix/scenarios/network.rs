@@ -85,13 +85,21 @@ pub fn all() -> Vec<Scenario> {
     let troubled = troubles().into_iter().flat_map(|trouble| {
         let Trouble { names, on, service, device, recovers, gives_up, end: (blame, timeout), at_least } = trouble;
         let once = vec![Step::adopts(recovers).at_least(at_least)];
-        let for_ever = vec![Step::fails(blame, "*", gives_up).within(timeout)];
+        let for_ever = vec![Step::fails(blame, message(blame, names[0]), gives_up).within(timeout)];
         [
             Scenario { service: service[0], device: device[0], ..Scenario::new(names[0], on, once) },
             Scenario { service: service[1], device: device[1], ..Scenario::new(names[1], on, for_ever) },
         ]
     });
     troubled.chain(others()).collect()
+}
+
+fn message(blame: Blame, name: &str) -> &'static str {
+    match (blame, name.split('-').next()) {
+        (Blame::Peer, _) => "the answer makes no sense: *; three answers in a row: whatever answers there may not be DPS",
+        (_, Some("silence")) => "no answer within * s from localhost:PORT*",
+        _ => "*localhost*",
+    }
 }
 
 fn troubles() -> Vec<Trouble> {

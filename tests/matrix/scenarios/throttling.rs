@@ -178,7 +178,7 @@ fn endless() -> Vec<Scenario> {
             )
         },
         Scenario {
-            device: &["faults = [\"register: status 429 retry-after=1 x*\"]"],
+            device: &["faults = [\"register: status 429 retry-after=4 x*\"]"],
             ..Scenario::new(
                 "throttled-for-ever",
                 On::ALL,
@@ -189,17 +189,17 @@ fn endless() -> Vec<Scenario> {
                         "@open
                  (
                  > register
-                 < 429 retry-after=1 429001
+                 < 429 retry-after=4 429001
                  )+
                  @close",
                     )
                     .code(Code::Of(429_001))
-                    .within("6s"),
+                    .within("11s"),
                 ],
             )
         },
         Scenario {
-            device: &["faults = [\"register: assigning-forever\"]"],
+            device: &["retry_after = 4", "faults = [\"register: assigning-forever\"]"],
             ..Scenario::new(
                 "assigning-for-ever",
                 On::ALL,
@@ -209,14 +209,14 @@ fn endless() -> Vec<Scenario> {
                         STILL_ASSIGNING,
                         "@open
                  > register
-                 < 202 assigning op1
+                 < 202 retry-after=4 assigning op1
                  (
                  > query op1
-                 < 202 assigning op1
+                 < 202 retry-after=4 assigning op1
                  )+
                  @close",
                     )
-                    .within("9s"),
+                    .within("11s"),
                 ],
             )
         },
