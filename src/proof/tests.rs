@@ -31,7 +31,7 @@ async fn register(world: &World) {
 }
 
 fn assignment(hub: &str) -> Assignment {
-    Assignment { hub: hub.parse().unwrap(), device_id: "gw-0001".parse().unwrap(), substatus: None, payload: None }
+    Assignment { hub: hub.parse().unwrap(), device_id: "gw-0001".parse().unwrap(), substatus: None, payload: None, updated: None }
 }
 
 /// An enrollment that is assigned in the first answer.
