@@ -217,9 +217,9 @@ impl Pause {
         &self.trouble
     }
 
-    /// The connection to keep meanwhile; `None`: give it back.
+    /// Whether to keep the connection meanwhile; otherwise it is to be closed before the wait.
     pub fn keeps(&self) -> bool {
-        self.length <= Policy::KEEP_CONNECTION
+        self.length <= Policy::KEEP_CONNECTION && !matches!(self.trouble, Trouble::Lost(_))
     }
 
     /// The time has passed.
