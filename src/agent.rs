@@ -416,8 +416,16 @@ fn hub_refuses(registered: &Registered, refusal: &Refusal) -> Failure {
     Failure::new(Blame::Hub, message)
 }
 
-fn read_payload(path: &Path) -> Result<Value, Failure> {
+/// The custom allocation payload in this file.
+pub(crate) fn read_payload(path: &Path) -> Result<Value, Failure> {
+    /// In bytes: no message of DPS is larger.
+    const LARGEST: u64 = 128 * 1024;
     let wrong = |why: String| Failure::new(Blame::Configuration, format!("dps.payload_file {}: {why}", path.display()));
+    let found = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
+    // A pipe would be waited for, and a device may have no end.
+    if !found.is_file() || found.len() > LARGEST {
+        return Err(wrong("not a file of at most 128 KiB".to_owned()));
+    }
     let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
     serde_json::from_slice(&text).map_err(|error| wrong(format!("not JSON: {error}")))
 }
