@@ -66,7 +66,7 @@ impl Agent {
         warn_of_disputed(&config.attestation, attestation.registration_id());
         let store = Store::new(&config.state_directory);
         tidy(&store, &config.runtime_directory);
-        let known_good = store.read().ok().flatten().and_then(|record| record.known_good);
+        let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
         let clock = Clock::with_floor(known_good);
         Ok(Self { config, attestation, clock, store, transcript, progress })
     }
@@ -316,8 +316,7 @@ impl Agent {
             device_id: assignment.device_id.to_string(),
             substatus: assignment.substatus.clone(),
             payload: assignment.payload.clone(),
-            assigned_at: self.clock.now(),
-            known_good: certainly_past(self.clock.now(), assignment.updated.as_deref()),
+            assigned_at: certainly_past(self.clock.now(), assignment.updated.as_deref()),
             proof: proof.word().to_owned(),
             transport: registered.via.name().to_owned(),
             key: match registered.slot {
@@ -330,7 +329,6 @@ impl Agent {
         if let Some(previous) = previous {
             record.generation = previous.generation.saturating_add(u64::from(!record.hands_off_the_same_as(&previous)));
             record.later = previous.later;
-            record.known_good = record.known_good.max(previous.known_good);
         }
         record
     }

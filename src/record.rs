@@ -41,11 +41,8 @@ pub struct Record {
     pub substatus: Option<String>,
     /// What custom allocation returned.
     pub payload: Option<Value>,
-    /// When DPS assigned it, in seconds since 1970 by this machine's clock, which may have been wrong.
+    /// When DPS assigned it, in seconds since 1970, as [`certainly_past`] has it: the clock's floor from then on.
     pub assigned_at: u64,
-    /// A time that has certainly passed, in seconds since 1970: this machine and the service were both past it.
-    #[serde(default)]
-    pub known_good: Option<u64>,
     /// The verdict of the proof: `proven`, `unproven`, or `unverified` where none was wanted.
     pub proof: String,
     /// The transport over which DPS was last reached.
@@ -201,11 +198,11 @@ fn checksum(line: &[u8]) -> String {
 }
 
 /// The earlier of our own time (seconds since 1970) and the service's (ISO 8601, UTC): a clock that runs ahead while a device
-/// registers must not become the time below which the right one is not believed. `None` if the service told none.
-pub fn certainly_past(own: u64, service: Option<&str>) -> Option<u64> {
-    let to_the_second = format!("{}Z", service?.get(..19)?);
-    let theirs = to_the_second.parse::<DateTime>().ok()?.unix_duration().as_secs();
-    Some(theirs.min(own))
+/// registers must not become the time below which the right one is not believed. Our own if the service tells none.
+pub fn certainly_past(own: u64, service: Option<&str>) -> u64 {
+    let to_the_second = service.and_then(|text| text.get(..19)).map(|text| format!("{text}Z"));
+    let theirs = to_the_second.and_then(|text| text.parse::<DateTime>().ok());
+    theirs.map_or(own, |theirs| theirs.unix_duration().as_secs().min(own))
 }
 
 /// Seconds since 1970 as `2026-11-23T10:00:00Z`.
@@ -230,7 +227,6 @@ mod tests {
             substatus: Some("initialAssignment".into()),
             payload: Some(json!({"a": [1, 2.5, null]})),
             assigned_at: 1_795_428_000,
-            known_good: Some(1_795_427_999),
             proof: "proven".into(),
             transport: "mqtt".into(),
             key: "primary".into(),
@@ -265,8 +261,7 @@ mod tests {
         let line = r#"{"version":1,"generation":1,"idScope":"0ne","registrationId":"gw","identity":"x509:00","attestation":"x509","assignedHub":"h","deviceId":"d","substatus":null,"payload":null,"assignedAt":1795428000,"proof":"unproven","transport":"https","key":"primary"}"#;
         let record =
             parse(format!("{line}\nsha256 a3a43295edf25fc1914814a739ae7cfb0e8458c028e0cb258590bbbb6d080663\n").as_bytes());
-        let record = record.unwrap();
-        assert_eq!((record.assigned_hub.as_str(), record.known_good), ("h", None));
+        assert_eq!(record.unwrap().assigned_hub, "h");
     }
 
     #[test]
@@ -320,11 +315,11 @@ mod tests {
     #[test]
     fn only_what_both_clocks_have_passed_is_certainly_past() {
         let ten = Some("2026-11-23T10:00:00.1234567Z");
-        assert_eq!(certainly_past(1_795_428_060, ten), Some(1_795_428_000));
-        assert_eq!(certainly_past(4_000_000_000, ten), Some(1_795_428_000));
-        assert_eq!(certainly_past(1_795_427_000, ten), Some(1_795_427_000));
+        assert_eq!(certainly_past(1_795_428_060, ten), 1_795_428_000);
+        assert_eq!(certainly_past(4_000_000_000, ten), 1_795_428_000);
+        assert_eq!(certainly_past(1_795_427_000, ten), 1_795_427_000);
         for none in [None, Some(""), Some("yesterday"), Some("2026-13-23T10:00:00Z"), Some("2026-11-23 10:00:00Z")] {
-            assert_eq!(certainly_past(1_795_428_060, none), None, "{none:?}");
+            assert_eq!(certainly_past(1_795_428_060, none), 1_795_428_060, "{none:?}");
         }
     }
 

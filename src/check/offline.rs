@@ -52,7 +52,7 @@ impl Findings<'_> {
         self.add(directory(Id::RuntimeDirectory, &config.runtime_directory, 0o755));
         let attestation = self.attestation(config, examined);
         let remembered = Store::new(&config.state_directory).read();
-        let clock = Clock::with_floor(remembered.as_ref().ok().and_then(|record| record.as_ref()?.known_good));
+        let clock = Clock::with_floor(remembered.as_ref().ok().and_then(|record| Some(record.as_ref()?.assigned_at)));
         self.certificate(config, attestation.as_ref(), &clock);
         self.registration_id(attestation.as_ref());
         let record = self.record(config, attestation.as_ref().ok(), remembered);
