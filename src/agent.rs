@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::attestation::Attestation;
+use crate::attestation::{Attestation, Validity};
 use crate::blame::Blame;
 use crate::campaign::Campaign;
 use crate::clock::Clock;
@@ -19,7 +19,7 @@ use crate::proof::{Attempt, Proof};
 use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
 use crate::protocol::retry::Backoff;
 use crate::protocol::{KeySlot, Refusal, Via, wire};
-use crate::record::{Record, RecordError, Store, certainly_past};
+use crate::record::{Record, RecordError, Store, certainly_past, rfc3339};
 use crate::transcript::Transcript;
 use crate::transport::{Limits, Service, note};
 
@@ -64,6 +64,7 @@ impl Agent {
         let Surroundings { root, credentials, transcript, progress } = surroundings;
         let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref())?;
         warn_of_disputed(&config.attestation, attestation.registration_id());
+        attestation.validity().inspect(|validity| warn_of_validity(*validity));
         let store = Store::new(&config.state_directory);
         tidy(&store, &config.runtime_directory);
         let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
@@ -88,10 +89,14 @@ impl Agent {
     }
 
     /// Registers, proves and adopts, within this patience. What was adopted before serves until then.
-    pub async fn provision(&self, patience: Duration) -> Result<Record, Failure> {
+    /// A valid record that another agent has made in the meantime will do, unless it is to be made `anew`.
+    pub async fn provision(&self, patience: Duration, anew: bool) -> Result<Record, Failure> {
         let end = Deadline::after(&self.clock, patience);
         files::make_directory(&self.config.state_directory, 0o700)?;
         let _alone = self.alone(end).await?;
+        if let Some(record) = self.current()?.filter(|_| !anew) {
+            return self.publish(&record).map(|()| record);
+        }
         self.store.prepare()?;
         files::make_directory(&self.config.runtime_directory, 0o755)?;
         files::probe_directory(&self.config.runtime_directory)?;
@@ -116,7 +121,7 @@ impl Agent {
         let record = loop {
             let tried = match self.current() {
                 Ok(Some(record)) => self.publish(&record).map(|()| record),
-                Ok(None) => self.provision(Campaign::PATIENCE).await,
+                Ok(None) => self.provision(Campaign::PATIENCE, false).await,
                 Err(failure) => Err(failure),
             };
             match tried {
@@ -124,7 +129,7 @@ impl Agent {
                 Err(failure) => {
                     tracing::error!("{failure}");
                     let wait = campaign.wait_after(&failure, self.clock.instant());
-                    self.progress.wait(wait, &format_args!("the registration ended as {}", failure.blame)).await;
+                    self.progress.wait(wait, &"there is no assignment yet").await;
                 }
             }
         };
@@ -348,6 +353,16 @@ impl Agent {
             }
             other => Ok(other?),
         }
+    }
+}
+
+/// The service would answer no more than 401.
+fn warn_of_validity(validity: Validity) {
+    let now = Clock::wall();
+    if now > validity.until {
+        tracing::warn!("the client certificate expired on {}; put a new one in place", rfc3339(validity.until));
+    } else if now < validity.from {
+        tracing::warn!("the client certificate is valid from {} on, and the clock says {}", rfc3339(validity.from), rfc3339(now));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use dps_agent::blame::Blame;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 fn main() -> ExitCode {
@@ -11,7 +12,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "dps-agent: the system gives no event queue: {error}");
-            return ExitCode::from(71);
+            return Blame::Storage.into();
         }
     };
     let code = runtime.block_on(dps_agent::cli::run(std::env::args_os().collect()));

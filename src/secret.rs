@@ -62,6 +62,14 @@ pub enum SecretFileError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Its group may change it, and so decide who this device is.
+    #[error("{path} can be changed by its group (mode {mode:04o}): chmod g-w {path}")]
+    GroupWritable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// Nobody's key is that long.
     #[error("{0} is larger than 64 KiB: this is no key, certificate or password")]
     TooLarge(PathBuf),
@@ -87,6 +95,9 @@ pub fn read_secret_file(path: &Path) -> Result<Secret<Vec<u8>>, SecretFileError>
     let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
     if mode & 0o007 != 0 {
         return Err(SecretFileError::OpenToOthers { path: path.to_owned(), mode });
+    }
+    if mode & 0o020 != 0 {
+        return Err(SecretFileError::GroupWritable { path: path.to_owned(), mode });
     }
     let mut secret = Secret::new(Vec::with_capacity(4096));
     file.take(LARGEST + 1).read_to_end(&mut secret.0).map_err(unreadable)?;
@@ -140,6 +151,7 @@ mod tests {
             said(&file("open", 0o644, b"key")),
             "FILE is open to every user of this machine (mode 0644): chmod o= FILE, and replace the key if others have been here"
         );
+        assert_eq!(said(&file("shared", 0o660, b"key")), "FILE can be changed by its group (mode 0660): chmod g-w FILE");
         assert_eq!(
             said(&file("large", 0o600, &[0; 65537])),
             "FILE is larger than 64 KiB: this is no key, certificate or password"

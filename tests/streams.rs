@@ -20,3 +20,20 @@ fn a_stderr_that_takes_nothing_does_not_hide_the_exit_code() {
     assert_eq!(exit_code(&["--config", "/nowhere/at-all.toml", "status"]), Some(78));
     assert_eq!(exit_code(&["--json", "--config", "/nowhere/at-all.toml", "run"]), Some(78));
 }
+
+#[test]
+fn an_answer_that_stdout_does_not_take_is_no_success() {
+    let mut help = Command::new(env!("CARGO_BIN_EXE_dps-agent"));
+    assert_eq!(help.arg("--version").stdout(full()).stderr(Stdio::null()).status().unwrap().code(), Some(74));
+}
+
+#[test]
+fn a_terminal_is_written_to_like_a_file() {
+    let agent = env!("CARGO_BIN_EXE_dps-agent");
+    let line = format!("{agent} --config /nowhere/at-all.toml status");
+    // script(1) of util-linux gives the command a terminal and passes its exit code on.
+    let output = Command::new("script").args(["--quiet", "--return", "--command", &line, "/dev/null"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said.trim_end(), "dps-agent: /nowhere/at-all.toml: there is no such file; create it or name another");
+    assert_eq!(output.status.code(), Some(78));
+}

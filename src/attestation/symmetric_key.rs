@@ -28,6 +28,9 @@ impl SymmetricKey {
         if text.is_empty() {
             return Err("it is empty".into());
         }
+        if text.windows(16).any(|part| part == b"SharedAccessKey=") {
+            return Err("it is a connection string; write only what follows SharedAccessKey=".into());
+        }
         let key = Secret::new(STANDARD.decode(text).map_err(|_| {
             // The decoder's own words would quote a byte of the key.
             "it is not base64; put the key there as the portal shows it, on one line"
@@ -115,6 +118,10 @@ mod tests {
             ("", "it is empty"),
             ("\n", "it is empty"),
             ("not base64!", "it is not base64; put the key there as the portal shows it, on one line"),
+            (
+                "HostName=h;DeviceId=d;SharedAccessKey=hTUUURcibF5BNRAhZjMcrLQ6mpSM4d767jtb+Sxxax0=",
+                "it is a connection string; write only what follows SharedAccessKey=",
+            ),
             ("AAAA", "it is base64 of 3 bytes, and a key has 16 to 64"),
             (&*STANDARD.encode([0; 65]), "it is base64 of 65 bytes, and a key has 16 to 64"),
         ] {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::InconsistentKeys;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -44,9 +45,15 @@ impl X509 {
         let (common_name, validity) = describe(leaf).map_err(no_chain)?;
         let key = read_key(key_file)?;
         let certified_key = CertifiedKey::new(chain, tls::signing_key(&key)?);
-        certified_key
-            .keys_match()
-            .map_err(|_| AttestationError::NoPair { chain: chain_file.to_owned(), key: key_file.to_owned() })?;
+        match certified_key.keys_match() {
+            Ok(()) => {}
+            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                return Err(AttestationError::NoPair { chain: chain_file.to_owned(), key: key_file.to_owned() });
+            }
+            Err(error) => {
+                return Err(no_chain(format!("TLS cannot use its first certificate ({error}): it must be X.509 version 3")));
+            }
+        }
         Ok(Self { certified_key: Arc::new(certified_key), common_name, validity })
     }
 

@@ -237,6 +237,7 @@ fn credential_fault(error: &AttestationError) -> (String, String) {
             let fact = format!("{} is open to every user of this machine (mode {mode:04o})", path.display());
             return (fact, format!("chmod o= {}, and replace the key if others have been here", path.display()));
         }
+        AttestationError::File(SecretFileError::GroupWritable { .. }) => "chmod g-w, and chmod o= too",
         AttestationError::File(SecretFileError::Unreadable { .. }) => "put it there, readable by the agent's user and no other",
         AttestationError::File(SecretFileError::NotAFile(_) | SecretFileError::TooLarge(_)) => {
             "name the file with the key in [attestation]"

@@ -7,6 +7,7 @@ use super::offline::Local;
 use super::{Check, Findings, Id, Outcome, STEP, clock};
 use crate::attestation::Attestation;
 use crate::blame::Blame;
+use crate::clock::Clock;
 use crate::config::{Config, Gateway, Hub};
 use crate::failure::with_causes;
 use crate::id::HostName;
@@ -29,7 +30,8 @@ impl Findings<'_> {
         let Some(attestation) = &local.attestation else {
             return self.add(Check::skipped(Id::Dps, tried, "there is no usable credential to show, see above"));
         };
-        let by_https = config.dps.routes.contains(&Via::Https) && way.is_open(Via::Https, &config.dps);
+        // The lookup tells the most, so it is tried even where registrations go another way.
+        let by_https = way.is_open(Via::Https, &config.dps);
         let by_mqtt = config.dps.routes.iter().find(|via| **via != Via::Https && way.is_open(**via, &config.dps));
         if !by_https && by_mqtt.is_none() {
             return self.add(Check::skipped(Id::Dps, tried, "no way to it is open, see above"));
@@ -63,7 +65,7 @@ impl Findings<'_> {
             Ok(answer) | Err(Failure::Refused(answer)) => {
                 self.add(standing(tried, &answer, local.record.as_ref()));
                 let host = config.dps.host.as_str();
-                clock::against(answer.date.as_deref(), local.clock.now(), host).into_iter().for_each(|check| self.add(check));
+                clock::against(answer.date.as_deref(), Clock::wall(), host).into_iter().for_each(|check| self.add(check));
             }
         }
     }
@@ -116,9 +118,13 @@ impl Findings<'_> {
 pub(super) fn standing(tried: String, answer: &Answer, record: Option<&Record>) -> Check {
     match answer.status {
         200 => known(tried, &answer.body, record),
-        404 if record.is_none() => {
-            Check::ok(Id::Dps, tried, "no registration yet: it has never registered, or is not enrolled in this ID scope")
-        }
+        404 if record.is_none() => Check::new(
+            Id::Dps,
+            Outcome::Warning,
+            tried,
+            "it knows no registration of this device: it has never registered, or is not enrolled",
+        )
+        .cure("this is as it should be before the first registration; else look at the enrollment, id_scope and registration_id"),
         404 => Check::new(Id::Dps, Outcome::Warning, tried, "it does not know this device any more, though there is a record")
             .cure("look whether the enrollment was removed; `dps-agent provision --force` registers anew"),
         _ => refused(tried, answer),

@@ -107,7 +107,7 @@ fn answers_to_a_lookup_are_understood() {
         (200, r#"{"status":"failed"}"#, Outcome::Warning, "the last registration failed there"),
         (200, "<html>", Outcome::Failed(Blame::Peer), "an answer that makes no sense"),
         (200, r#"{"status":"assigned","assignedHub":"h/p"}"#, Outcome::Failed(Blame::Peer), "an answer that makes no sense"),
-        (404, "", Outcome::Ok, "no registration yet: it has never registered, or is not enrolled in this ID scope"),
+        (404, "", Outcome::Warning, "it knows no registration of this device: it has never registered, or is not enrolled"),
         (401, "", Outcome::Failed(Blame::Unauthorized), "the service answered 401"),
         (400, "", Outcome::Failed(Blame::Refused), "the service answered 400"),
         (503, "<html>", Outcome::Failed(Blame::Busy), "the service answered 503"),

@@ -77,13 +77,13 @@ Exit codes (sysexits):
 /// `90`, `90s`, `5m` or `1h`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "write a number and a unit, such as 60s, 5m or 1h".to_owned())?;
     let factor = match &text[digits.len()..] {
         "" | "s" => 1,
         "m" => 60,
         "h" => 3600,
         other => return Err(format!("{other:?} is no unit; write s, m or h, such as 60s")),
     };
-    let number: u64 = digits.parse().map_err(|_| "write a number and a unit, such as 60s, 5m or 1h".to_owned())?;
     number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "that is longer than there is time".to_owned())
 }
 
@@ -98,7 +98,7 @@ mod tests {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
         }
         assert_eq!(duration("5d").unwrap_err(), "\"d\" is no unit; write s, m or h, such as 60s");
-        for bad in ["", "s", "-1s", "1.5h"] {
+        for bad in ["", "s", "-1s", "1.5h", "abc"] {
             assert_eq!(duration(bad).unwrap_err(), "write a number and a unit, such as 60s, 5m or 1h", "{bad}");
         }
         assert_eq!(duration("99999999999999999999h").unwrap_err(), "write a number and a unit, such as 60s, 5m or 1h");

@@ -40,8 +40,7 @@ fn environment(name: &str) -> Option<String> {
 /// `--help` and `--version` are answers; anything else is a usage error.
 fn unparsed(error: &clap::Error, json: bool) -> u8 {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        output::print(&error.to_string());
-        return 0;
+        return output::print(&error.to_string()).map_or_else(|failure| output::failed(&failure, json), |()| 0);
     }
     let text = error.to_string();
     let message = text.trim_end();

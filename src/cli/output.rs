@@ -7,6 +7,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::blame::Blame;
 use crate::failure::Failure;
 
 /// Logs go to stderr. `RUST_LOG` is a list of `level` and `target=level`; without it a daemon tells more than a verb.
@@ -18,11 +19,8 @@ pub fn start_logging(daemon: bool, wanted: Option<String>) {
         Some(Err(error)) => (Targets::new().with_default(usual), Some(error)),
     };
     // The subscriber tells of its own failures with eprintln!, which panics where stderr is the failure.
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .log_internal_errors(false);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).with_target(false).log_internal_errors(false);
     // A journal stamps each line itself.
     let started = if daemon && !io::stderr().is_terminal() {
         tracing_subscriber::registry().with(lines.without_time()).with(filter).try_init()
@@ -34,10 +32,15 @@ pub fn start_logging(daemon: bool, wanted: Option<String>) {
     }
 }
 
-/// Text on stdout. A reader that has gone away is no reason to fail.
-pub fn print(text: &str) {
+/// Text on stdout. A reader that has gone away is no reason to fail; an answer that a full disk has swallowed is.
+pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Blame::Storage, format!("the answer cannot be written to stdout: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// A line on stderr. Nobody may listen there any more, and the exit code says it too.
@@ -46,16 +49,15 @@ pub fn complain(line: &str) {
 }
 
 /// One JSON object on one line.
-pub fn print_json(value: &Value) {
-    print(&format!("{value}\n"));
+pub fn print_json(value: &Value) -> Result<(), Failure> {
+    print(&format!("{value}\n"))
 }
 
 /// Tells of a failure and returns its exit code.
 pub fn failed(failure: &Failure, json: bool) -> u8 {
-    if json {
-        print_json(&failure.to_json());
-    } else {
-        complain(&format!("dps-agent: {failure}"));
+    let told = if json { print_json(&failure.to_json()) } else { Err(failure.clone()) };
+    if let Err(words) = told {
+        complain(&format!("dps-agent: {words}"));
     }
     failure.blame.exit_code()
 }

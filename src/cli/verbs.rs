@@ -10,7 +10,7 @@ use super::{environment, output};
 use crate::agent::{Agent, Surroundings};
 use crate::blame::Blame;
 use crate::check::{Check, Examined, examine};
-use crate::config::{self, Config, Loaded, Source};
+use crate::config::{self, Config, Loaded, Profile, RegistrationIdSource, Source};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::record::{Record, RecordError, Store, rfc3339};
@@ -50,15 +50,15 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
             record
         }
         None => {
-            let provisioned = agent.provision(options.timeout).await;
+            let provisioned = agent.provision(options.timeout, options.force).await;
             progress.done();
             provisioned?
         }
     };
     if cli.json {
-        output::print_json(&told(&record));
+        output::print_json(&told(&record))?;
     } else {
-        output::print(&in_words(&record));
+        output::print(&in_words(&record))?;
     }
     Ok(0)
 }
@@ -73,12 +73,12 @@ pub fn status(cli: &Cli) -> Ended {
         }
         other => other?,
     };
-    let record = record.filter(|record| record.id_scope == config.dps.id_scope.as_str());
+    let record = record.filter(|record| is_configured(record, &config));
     match (&record, cli.json) {
-        (Some(record), true) => output::print_json(&with(told(record), "provisioned", json!(true))),
-        (Some(record), false) => output::print(&in_words(record)),
-        (None, true) => output::print_json(&json!({ "provisioned": false })),
-        (None, false) => output::print("not provisioned yet: no assignment is recorded for this ID scope\n"),
+        (Some(record), true) => output::print_json(&with(told(record), "provisioned", json!(true)))?,
+        (Some(record), false) => output::print(&in_words(record))?,
+        (None, true) => output::print_json(&json!({ "provisioned": false }))?,
+        (None, false) => output::print("not provisioned yet: no assignment is recorded for this device\n")?,
     }
     Ok(if record.is_some() { 0 } else { Blame::Network.exit_code() })
 }
@@ -87,32 +87,45 @@ pub fn status(cli: &Cli) -> Ended {
 pub async fn check(cli: &Cli, options: &args::Check) -> Ended {
     let Surroundings { root, credentials, .. } = surroundings(Transcript::log_only(), Progress::Silent);
     let examined = Examined { source: source(cli), environment: &environment, root, credentials, offline: options.offline };
+    let mut heard = Ok(());
     let mut tell = |check: &Check| {
-        if !cli.json {
-            output::print(&format!("{check}\n"));
+        if !cli.json && heard.is_ok() {
+            heard = output::print(&format!("{check}\n"));
         }
     };
     let findings = examine(examined, &mut tell).await;
+    let (code, all) = (findings.exit_code(), findings.to_json());
+    heard?;
     if cli.json {
-        output::print_json(&findings.to_json());
+        output::print_json(&all)?;
     }
-    Ok(findings.exit_code())
+    Ok(code)
 }
 
 /// `config show` and `config validate`
 pub fn config(cli: &Cli, what: &args::Config) -> Ended {
     let loaded = Config::load(&source(cli), &environment);
     match (what, &loaded) {
-        (args::Config::Validate, _) if cli.json => output::print_json(&config::validation_json(&loaded)),
+        (args::Config::Validate, _) if cli.json => output::print_json(&config::validation_json(&loaded))?,
         (args::Config::Validate, Ok(loaded)) => {
-            loaded.warnings.iter().for_each(|warning| output::print(&format!("warning: {warning}\n")));
-            output::print("the configuration is valid\n");
+            loaded.warnings.iter().try_for_each(|warning| output::print(&format!("warning: {warning}\n")))?;
+            output::print("the configuration is valid\n")?;
         }
-        (args::Config::Show, Ok(loaded)) if cli.json => output::print_json(&loaded.to_json()),
-        (args::Config::Show, Ok(loaded)) => output::print(&loaded.to_toml()),
+        (args::Config::Show, Ok(loaded)) if cli.json => output::print_json(&loaded.to_json())?,
+        (args::Config::Show, Ok(loaded)) => output::print(&loaded.to_toml())?,
         (_, Err(errors)) => return Err(Failure::new(Blame::Configuration, errors.to_string())),
     }
     Ok(if loaded.is_ok() { 0 } else { Blame::Configuration.exit_code() })
+}
+
+/// Whether the record is of the configured device, as far as the configuration alone tells: no key is opened for `status`.
+fn is_configured(record: &Record, config: &Config) -> bool {
+    let (Profile::SymmetricKey { registration_id, .. } | Profile::X509 { registration_id, .. }) = &config.attestation;
+    let named = match registration_id {
+        RegistrationIdSource::Written(id) => record.registration_id == id.as_str(),
+        RegistrationIdSource::From { .. } => true,
+    };
+    named && record.id_scope == config.dps.id_scope.as_str()
 }
 
 /// The configuration; what is worth a warning is logged.

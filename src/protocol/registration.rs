@@ -123,6 +123,7 @@ pub fn begin(policy: Policy, now: Instant) -> Step {
         strikes: 0,
         connection: 1,
         last: None,
+        lost_operation: false,
     };
     course.ask(Request::Register)
 }
@@ -157,7 +158,14 @@ impl Exchange {
         self.course.routes_failed = 0;
         match reply {
             Reply::Assigned(assignment) => Step::Done(Ok(self.course.registered(assignment))),
-            Reply::Pending { operation, retry_after } => self.course.pending(operation, retry_after, now),
+            Reply::Pending { operation, retry_after } => {
+                // Progress, unless it is one operation after the other that gets lost.
+                self.course.lost_operation &= self.request == Request::Register;
+                if !self.course.lost_operation {
+                    self.course.backoff.reset();
+                }
+                self.course.pending(operation, retry_after, now)
+            }
             Reply::Refused(refusal) => self.refused(refusal, now),
         }
     }
@@ -185,11 +193,14 @@ impl Exchange {
     }
 
     fn refused(self, refusal: Refusal, now: Instant) -> Step {
-        let Self { course, request } = self;
+        let Self { mut course, request } = self;
         match refusal.verdict(&request) {
             Verdict::AnotherKey if course.has_another_key() => course.by_another_key(request),
             Verdict::Again => course.back_off_for(request, refusal, now),
-            Verdict::Anew => course.back_off_for(Request::Register, refusal, now),
+            Verdict::Anew => {
+                course.lost_operation = true;
+                course.back_off_for(Request::Register, refusal, now)
+            }
             Verdict::AnotherKey | Verdict::Stop | Verdict::AnotherRoute | Verdict::Strike => {
                 course.give_up(Trouble::Refused(refusal), None)
             }
@@ -246,6 +257,8 @@ struct Course {
     connection: u32,
     /// What the last pause was for.
     last: Option<Trouble>,
+    /// The service forgot an operation, and has not shown since that it remembers the one after it.
+    lost_operation: bool,
 }
 
 impl Course {
@@ -264,7 +277,6 @@ impl Course {
 
     fn pending(mut self, operation: OperationId, retry_after: Option<Duration>, now: Instant) -> Step {
         self.keys_refused = 0;
-        self.backoff.reset();
         let length = retry_after.unwrap_or(Policy::POLL).max(Policy::POLL);
         self.pause(length, Request::Query(operation), Trouble::StillAssigning, now)
     }

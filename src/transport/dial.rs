@@ -52,7 +52,7 @@ impl Dialer {
     pub(crate) async fn reach(&self, host: &HostName, port: u16, deadline: Deadline) -> Result<TcpStream, Lost> {
         let Some(proxy) = self.proxy_for(host, port) else { return connect(host, port, deadline).await };
         let credentials = proxy::credentials(proxy)?;
-        let tcp = connect(&proxy.host, proxy.port, deadline).await?;
+        let tcp = connect(&proxy.host, proxy.port, deadline).await.map_err(of_proxy)?;
         let name = proxy::name(proxy);
         deadline.bound(Stage::Proxy, &name, proxy::ask(tcp, proxy, credentials, host, port)).await?
     }
@@ -85,6 +85,14 @@ pub(crate) fn place(host: &HostName, port: u16) -> String {
 /// The addresses of `host`, at least one.
 pub(crate) async fn look_up(host: &HostName, port: u16, deadline: Deadline) -> Result<VecDeque<SocketAddr>, Lost> {
     deadline.bound(Stage::Resolve, &format!("the name lookup of {host}"), resolve(host, port)).await?
+}
+
+/// A proxy that cannot be reached is no fault of the host behind it.
+fn of_proxy(lost: Lost) -> Lost {
+    match lost {
+        Lost::Unreachable { why, .. } => unreachable(Stage::Proxy, format!("the proxy: {why}")),
+        other @ (Lost::Untrusted { .. } | Lost::NotYetValid { .. } | Lost::Nonsense(_) | Lost::Credential(_)) => other,
+    }
 }
 
 async fn connect(host: &HostName, port: u16, deadline: Deadline) -> Result<TcpStream, Lost> {

@@ -22,6 +22,9 @@ use crate::protocol::wire::LARGEST_BODY;
 use crate::protocol::{Answer, Lost, Stage};
 use crate::secret::Secret;
 
+/// A longer head of a response is not read, in bytes.
+const LARGEST_HEADER: usize = 64 * 1024;
+
 type Connection = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
 
 /// One call.
@@ -53,7 +56,7 @@ pub(super) struct Session {
 pub(super) async fn open(dialer: &Dialer, host: &HostName, port: u16, deadline: Deadline) -> Result<Session, Failure> {
     let stream = dialer.dial(host, port, deadline).await?;
     let peer = dialer.peer(host, port);
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let handshake = http1::Builder::new().max_buf_size(LARGEST_HEADER).handshake(TokioIo::new(stream)).await;
     let (requests, connection) = handshake.map_err(|error| peer.failure(&error, Stage::Open))?;
     let authority = if port == 443 { host.in_url() } else { peer.place.clone() };
     Ok(Session { requests, driver: Driver(Some(Box::pin(connection))), peer, authority, answered: false })

@@ -35,7 +35,11 @@ fn each_kind_of_broken_key_is_named() {
         (0o600, "\n\n", "DIR/device.key holds no symmetric key: it is empty"),
         (0o600, "my secret key", not_base64),
         (0o600, &format!("{KEY}\n{KEY}\n"), not_base64),
-        (0o600, "HostName=h;SharedAccessKey=c2VjcmV0", not_base64),
+        (
+            0o600,
+            "HostName=h;SharedAccessKey=c2VjcmV0",
+            "DIR/device.key holds no symmetric key: it is a connection string; write only what follows SharedAccessKey=",
+        ),
         (0o600, "AAAA", too_short),
         (0o600, &long, too_long),
         (0o644, KEY, open),

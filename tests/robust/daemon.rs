@@ -132,7 +132,7 @@ fn sigterm_ends_it_between_two_registrations() {
     let emulator = emulator("", "faults = [\"register: status 404 code=404201 x*\"]");
     let gateway = Gateway::new(&emulator, "mqtt");
     let mut daemon = Daemon::start(&gateway);
-    daemon.wait_for("the registration ended as refused; next try in ");
+    daemon.wait_for("there is no assignment yet; next try in ");
     let log = daemon.stop();
     assert!(log.contains("enroll the device, or correct id_scope or registration_id"), "{log}");
 }
@@ -161,7 +161,7 @@ fn a_record_that_cannot_be_read_does_not_end_it() {
     assert_eq!(gateway.run(&["provision"]).code, Some(0));
     let mut daemon = Daemon::spawn(&gateway, strace::command(&gateway, Some("openat:error=EIO:when=2"), &["run"]));
     daemon.wait_for("cannot read DIR/state/record: Input/output error (os error 5)");
-    daemon.wait_for("the registration ended as storage; next try in ");
+    daemon.wait_for("there is no assignment yet; next try in ");
     daemon.stop_process(Pid::from_raw(strace::process(&gateway)).unwrap());
 }
 
