@@ -19,7 +19,7 @@ use crate::proof::{Attempt, Proof};
 use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
 use crate::protocol::retry::Backoff;
 use crate::protocol::{KeySlot, Refusal, Via, wire};
-use crate::record::{Record, RecordError, Store};
+use crate::record::{Record, RecordError, Store, certainly_past};
 use crate::transcript::Transcript;
 use crate::transport::{Limits, Service, note};
 
@@ -29,8 +29,10 @@ const ASSIGNMENT: &str = "assignment.json";
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// A new identity takes time to spread to its hub: so long a refusal is not yet the hub's last word.
 const HUB_PATIENCE: Duration = Duration::from_secs(120);
-/// After so many refusals of the hub DPS is asked once more.
-const REFUSALS_BEFORE_ANOTHER_REGISTRATION: u32 = 3;
+/// After so many tries of a hub that refuses DPS is asked once more.
+const TRIES_BEFORE_ANOTHER_REGISTRATION: u32 = 3;
+/// A hub must not count as silent because our own patience has just ended.
+const SHORTEST_TRY: Duration = Duration::from_secs(2);
 
 /// What the machine gives to the agent, as arguments, so that tests can give something else.
 #[derive(Debug)]
@@ -63,10 +65,7 @@ impl Agent {
         let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref())?;
         warn_of_disputed(&config.attestation, attestation.registration_id());
         let store = Store::new(&config.state_directory);
-        if let Ok(Some(_lock)) = store.try_lock() {
-            store.tidy();
-            files::tidy(&config.runtime_directory.join(ASSIGNMENT));
-        }
+        tidy(&store, &config.runtime_directory);
         let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
         let clock = Clock::with_floor(known_good);
         Ok(Self { config, attestation, clock, store, transcript, progress })
@@ -115,9 +114,10 @@ impl Agent {
     async fn campaign(&self) -> Result<(), Failure> {
         let mut campaign = Campaign::new(seed());
         let record = loop {
-            let tried = match self.current()? {
-                Some(record) => self.publish(&record).map(|()| record),
-                None => self.provision(Campaign::PATIENCE).await,
+            let tried = match self.current() {
+                Ok(Some(record)) => self.publish(&record).map(|()| record),
+                Ok(None) => self.provision(Campaign::PATIENCE).await,
+                Err(failure) => Err(failure),
             };
             match tried {
                 Ok(record) => break record,
@@ -134,6 +134,7 @@ impl Agent {
 
     /// Waits until no other agent registers with this state directory: two would each undo what the other has proven.
     async fn alone(&self, end: Deadline) -> Result<Lock, Failure> {
+        let mut told = false;
         loop {
             if let Some(lock) = self.store.try_lock()? {
                 return Ok(lock);
@@ -143,19 +144,25 @@ impl Agent {
             if left.is_zero() {
                 return Err(Failure::new(Blame::Busy, why));
             }
-            self.progress.wait(left.min(Duration::from_millis(200)), &why).await;
+            if !std::mem::replace(&mut told, true) {
+                self.progress.doing(format_args!("waiting, since {why}"));
+            }
+            tokio::time::sleep(left.min(Duration::from_millis(200))).await;
         }
     }
 
     async fn believable_clock(&self, end: Deadline) -> Result<(), Failure> {
-        while let Some(behind) = self.clock.below_floor() {
-            let why =
-                format!("the clock is {} s behind the earliest time it can be; waiting for somebody to set it", behind.as_secs());
+        let Some(behind) = self.clock.below_floor() else { return Ok(()) };
+        let behind = behind.as_secs();
+        let why = format!("the clock is {behind} s behind the earliest time it can be; waiting for somebody to set it");
+        // Said once: the log of a gateway whose clock nobody sets lies on flash.
+        self.progress.doing(format_args!("{why}"));
+        while self.clock.below_floor().is_some() {
             let left = end.left(&self.clock);
             if left.is_zero() {
                 return Err(Failure::new(Blame::Clock, why));
             }
-            self.progress.wait(left.min(Duration::from_secs(1)), &why).await;
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
         }
         Ok(())
     }
@@ -186,7 +193,8 @@ impl Agent {
         let connection = exchange.connection();
         let id = self.attestation.registration_id();
         self.progress.doing(format_args!("asking {} for {id} over {}", self.config.dps.host, connection.via));
-        let limits = limits(exchange.patience_left(self.clock.instant()).unwrap_or(EXCHANGE));
+        let now = self.clock.instant();
+        let limits = limits(exchange.patience_left(now).and_then(|left| now.checked_add(left)));
         let answer = service.exchange(&connection, exchange.request(), limits).await;
         let reply = answer.and_then(|answer| {
             self.transcript.answer(&answer);
@@ -248,35 +256,37 @@ impl Agent {
         let end = end.or_after(&self.clock, HUB_PATIENCE);
         let probe = Proof::new(&self.config, &self.attestation, self.clock, &self.transcript)?;
         let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20), seed());
-        let mut refusals = 0;
+        let (mut tries, mut said) = (0, None);
         loop {
-            match self.try_hub(&probe, &registered, end).await? {
-                Verdict::Adopt(proof) => return Ok((registered, proof)),
-                Verdict::Refused(refusal) => {
-                    refusals += 1;
-                    let wait = backoff.wait().max(Duration::from_millis(500));
-                    if wait >= end.left(&self.clock) {
-                        return Err(hub_refuses(&registered, &refusal));
-                    }
-                    self.progress
-                        .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
-                        .await;
-                }
+            tries += 1;
+            let refusal = match (self.try_hub(&probe, &registered, end).await?, said.take()) {
+                (Verdict::Refused(refusal), _) => refusal,
+                // The only word of this hub was no, and its silence takes nothing back.
+                (Verdict::Adopt(Standing::Unproven), Some(refusal)) => refusal,
+                (Verdict::Adopt(standing), _) => return Ok((registered, standing)),
+            };
+            let wait = backoff.wait().max(Duration::from_millis(500));
+            if wait >= end.left(&self.clock) {
+                return Err(hub_refuses(&registered, &refusal));
             }
-            if refusals == REFUSALS_BEFORE_ANOTHER_REGISTRATION {
+            self.progress
+                .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
+                .await;
+            if tries == TRIES_BEFORE_ANOTHER_REGISTRATION {
                 registered = self.register(end).await?;
             }
+            said = Some(refusal);
         }
     }
 
     async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
-        let limits = limits(end.left(&self.clock));
+        let limits = limits(end.no_sooner_than(&self.clock, SHORTEST_TRY).0);
         let hub = &registered.assignment.hub;
         self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
         let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
             Attempt::Proven => Verdict::Adopt(Standing::Proven),
             Attempt::Unreachable(lost) => {
-                tracing::warn!("the hub {hub} could not be reached, so the assignment is not proven: {lost}");
+                tracing::warn!("the hub {hub} could not be reached: {lost}");
                 Verdict::Adopt(Standing::Unproven)
             }
             Attempt::Refused(answer) => Verdict::Refused(wire::refusal(&answer, None)),
@@ -306,7 +316,7 @@ impl Agent {
             device_id: assignment.device_id.to_string(),
             substatus: assignment.substatus.clone(),
             payload: assignment.payload.clone(),
-            assigned_at: self.clock.now(),
+            assigned_at: certainly_past(self.clock.now(), assignment.updated.as_deref()),
             proof: proof.word().to_owned(),
             transport: registered.via.name().to_owned(),
             key: match registered.slot {
@@ -337,6 +347,17 @@ impl Agent {
                 Ok(None)
             }
             other => Ok(other?),
+        }
+    }
+}
+
+/// What lies there half written is a predecessor's only if nobody is at work now.
+fn tidy(store: &Store, runtime_directory: &Path) {
+    let assignment = runtime_directory.join(ASSIGNMENT);
+    if store.is_untidy() || files::is_untidy(&assignment) {
+        if let Ok(Some(_lock)) = store.try_lock() {
+            store.tidy();
+            files::tidy(&assignment);
         }
     }
 }
@@ -393,8 +414,16 @@ fn hub_refuses(registered: &Registered, refusal: &Refusal) -> Failure {
     Failure::new(Blame::Hub, message)
 }
 
-fn read_payload(path: &Path) -> Result<Value, Failure> {
+/// The custom allocation payload in this file.
+pub(crate) fn read_payload(path: &Path) -> Result<Value, Failure> {
+    /// In bytes: no message of DPS is larger.
+    const LARGEST: u64 = 128 * 1024;
     let wrong = |why: String| Failure::new(Blame::Configuration, format!("dps.payload_file {}: {why}", path.display()));
+    let found = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
+    // A pipe would be waited for, and a device may have no end.
+    if !found.is_file() || found.len() > LARGEST {
+        return Err(wrong("not a file of at most 128 KiB".to_owned()));
+    }
     let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
     serde_json::from_slice(&text).map_err(|error| wrong(format!("not JSON: {error}")))
 }
@@ -414,15 +443,19 @@ impl Deadline {
         Self(self.0.into_iter().chain(other.0).min())
     }
 
+    /// The later of this and a moment from now.
+    fn no_sooner_than(self, clock: &Clock, from_now: Duration) -> Self {
+        Self(self.0.and_then(|end| clock.instant().checked_add(from_now).map(|least| end.max(least))))
+    }
+
     fn left(self, clock: &Clock) -> Duration {
         self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(clock.instant()))
     }
 }
 
-/// The deadlines of an exchange, shortened to what is left of the patience.
-fn limits(left: Duration) -> Limits {
-    let allowed = left.min(EXCHANGE);
-    Limits { connect: allowed, reply: allowed }
+/// The deadlines of an exchange, which end with the patience at the latest.
+fn limits(until: Option<Instant>) -> Limits {
+    Limits { connect: EXCHANGE, reply: EXCHANGE, until }
 }
 
 fn seed() -> u64 {

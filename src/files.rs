@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, FlockOperation, access, flock};
+use rustix::fs::{Access, FlockOperation, OFlags, access, flock};
 use thiserror::Error;
 
 use crate::blame::Blame;
@@ -25,7 +25,7 @@ pub enum FileError {
     #[error("{0} is not a directory: remove it, or name another one in the configuration")]
     NotADirectory(PathBuf),
     /// Reading or writing failed half way. The old content is still there.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}{}", hint(.source))]
     Failed {
         /// What we were doing.
         action: &'static str,
@@ -41,6 +41,8 @@ impl FileError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Unwritable { .. } | Self::NotADirectory(_) => Blame::Unwritable,
+            // Another user's directory, not a broken disk.
+            Self::Failed { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Blame::Unwritable,
             Self::Failed { .. } => Blame::Storage,
         }
     }
@@ -65,7 +67,7 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), FileError> {
 pub fn probe_directory(path: &Path) -> Result<(), FileError> {
     let probe = path.join(PROBE);
     let unwritable = |source| FileError::Unwritable { path: probe.clone(), source };
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&probe).map_err(unwritable)?;
+    fresh_file(&probe, 0o600).map_err(unwritable)?;
     fs::remove_file(&probe).map_err(failed("remove", &probe))
 }
 
@@ -102,6 +104,11 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> 
     sync_parent(path)
 }
 
+/// Whether something lies half written beside this file: left by a predecessor, or another's work of this moment.
+pub fn is_untidy(path: &Path) -> bool {
+    beside(path, "new").exists() || path.with_file_name(PROBE).exists()
+}
+
 /// Removes what a predecessor that was killed half way has left beside this file. What cannot be removed is in nobody's way.
 pub fn tidy(path: &Path) {
     let _ = fs::remove_file(beside(path, "new"));
@@ -110,11 +117,17 @@ pub fn tidy(path: &Path) {
 
 fn write(fresh: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let unwritable = |source| FileError::Unwritable { path: fresh.to_owned(), source };
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(fresh).map_err(unwritable)?;
+    let mut file = fresh_file(fresh, mode).map_err(unwritable)?;
     // A file left by a killed predecessor, and the umask, have other ideas of the mode.
     file.set_permissions(Permissions::from_mode(mode)).map_err(unwritable)?;
     file.write_all(content).map_err(failed("write", fresh))?;
     file.sync_all().map_err(failed("write to disk", fresh))
+}
+
+/// An empty file. A link in its place is not followed: in a directory that others may write it could lead anywhere.
+fn fresh_file(path: &Path, mode: u32) -> io::Result<File> {
+    let no_links = OFlags::NOFOLLOW.bits() as i32;
+    OpenOptions::new().write(true).create(true).truncate(true).mode(mode).custom_flags(no_links).open(path)
 }
 
 /// Moves a file that cannot be used out of the way, to the first free of a few names, and tells which.
@@ -145,7 +158,7 @@ fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 
 fn hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::PermissionDenied {
-        " (the agent's user must own the directory)"
+        " (only the agent's user may use this directory: run this as that user or root, or make it the owner)"
     } else if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
         " (it must lie on a file system that can be written)"
     } else {
@@ -167,5 +180,30 @@ mod tests {
         drop(first);
         assert!(try_lock(&directory).unwrap().is_some());
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_link_that_somebody_has_laid_out_is_not_written_through() {
+        let directory = std::env::temp_dir().join(format!("dps-agent-link-{}", std::process::id()));
+        make_directory(&directory, 0o700).unwrap();
+        let victim = directory.join("victim");
+        fs::write(&victim, "precious").unwrap();
+        for (name, trap) in [(PROBE, "probe"), ("file.new", "replace")] {
+            std::os::unix::fs::symlink(&victim, directory.join(name)).unwrap();
+            let error = match trap {
+                "probe" => probe_directory(&directory),
+                _ => replace(&directory.join("file"), b"new", 0o640),
+            };
+            assert_eq!(error.unwrap_err().blame(), Blame::Unwritable, "{name}");
+        }
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_denied_file_is_no_broken_disk() {
+        let blamed = |kind: io::ErrorKind| FileError::Failed { action: "read", path: "/f".into(), source: kind.into() }.blame();
+        assert_eq!(blamed(io::ErrorKind::PermissionDenied), Blame::Unwritable);
+        assert_eq!(blamed(io::ErrorKind::StorageFull), Blame::Storage);
     }
 }

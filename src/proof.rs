@@ -8,7 +8,7 @@ use crate::protocol::{Answer, Assignment, KeySlot, Lost, Stage, Via};
 use crate::secret::Secret;
 use crate::tls::{self, TlsError};
 use crate::transcript::Transcript;
-use crate::transport::{AGENT, Address, Deadline, Dialer, Failure, Hello, Limits, credential, note, open};
+use crate::transport::{AGENT, Address, Dialer, Failure, Hello, Limits, credential, note, open};
 
 /// The api-version of IoT Hub that the user name asks for.
 const HUB_API_VERSION: &str = "2021-04-12";
@@ -23,7 +23,7 @@ pub enum Attempt {
     Refused(Answer),
     /// The hub could not be asked, or was too busy to say.
     Unreachable(Lost),
-    /// Whoever answers there is not the hub.
+    /// Whoever answers there has not shown that it is the hub.
     Untrusted(Lost),
 }
 
@@ -73,10 +73,9 @@ impl<'a> Proof<'a> {
             Err(Failure::Lost(lost)) => {
                 note(self.transcript, &lost);
                 match lost {
-                    Lost::Untrusted { .. } => Attempt::Untrusted(lost),
-                    Lost::Unreachable { .. } | Lost::NotYetValid { .. } | Lost::Nonsense(_) | Lost::Credential(_) => {
-                        Attempt::Unreachable(lost)
-                    }
+                    // A date in the future is looked at before the issuer: a stranger's certificate can have one.
+                    Lost::Untrusted { .. } | Lost::NotYetValid { .. } => Attempt::Untrusted(lost),
+                    Lost::Unreachable { .. } | Lost::Nonsense(_) | Lost::Credential(_) => Attempt::Unreachable(lost),
                 }
             }
         }
@@ -89,7 +88,7 @@ impl<'a> Proof<'a> {
         let host = self.config.hub.gateway.as_ref().map_or(hub, |Gateway { host, .. }| host);
         self.transcript.line(format_args!("> hub connect {via} {host} {device_id}"));
         let address = Address { via, host, port: self.port(via) };
-        let deadline = Deadline::after(&self.clock, limits.connect);
+        let deadline = limits.to_connect(&self.clock);
         let session = open(&self.dialer, address, hello(assignment, password), deadline, self.transcript).await?;
         session.disconnect().await;
         Ok(())

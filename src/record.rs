@@ -41,7 +41,7 @@ pub struct Record {
     pub substatus: Option<String>,
     /// What custom allocation returned.
     pub payload: Option<Value>,
-    /// When DPS assigned it, in seconds since 1970: a time that was known to be good.
+    /// When DPS assigned it, in seconds since 1970, as [`certainly_past`] has it: the clock's floor from then on.
     pub assigned_at: u64,
     /// The verdict of the proof: `proven`, `unproven`, or `unverified` where none was wanted.
     pub proof: String,
@@ -136,6 +136,11 @@ impl Store {
         files::try_lock(&self.directory)
     }
 
+    /// Whether something lies there half written.
+    pub fn is_untidy(&self) -> bool {
+        files::is_untidy(&self.path())
+    }
+
     /// Removes what a killed predecessor has left half written.
     pub fn tidy(&self) {
         files::tidy(&self.path());
@@ -190,6 +195,14 @@ fn parse(text: &[u8]) -> Result<Record, String> {
 
 fn checksum(line: &[u8]) -> String {
     Sha256::digest(line).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The earlier of our own time (seconds since 1970) and the service's (ISO 8601, UTC): a clock that runs ahead while a device
+/// registers must not become the time below which the right one is not believed. Our own if the service tells none.
+pub fn certainly_past(own: u64, service: Option<&str>) -> u64 {
+    let to_the_second = service.and_then(|text| text.get(..19)).map(|text| format!("{text}Z"));
+    let theirs = to_the_second.and_then(|text| text.parse::<DateTime>().ok());
+    theirs.map_or(own, |theirs| theirs.unix_duration().as_secs().min(own))
 }
 
 /// Seconds since 1970 as `2026-11-23T10:00:00Z`.
@@ -297,6 +310,17 @@ mod tests {
         assert_eq!(error.blame(), Blame::Unwritable);
         let error = Store::new(&file.join("below")).prepare().unwrap_err();
         assert_eq!(error.to_string(), format!("cannot create {}/below: Not a directory (os error 20)", file.display()));
+    }
+
+    #[test]
+    fn only_what_both_clocks_have_passed_is_certainly_past() {
+        let ten = Some("2026-11-23T10:00:00.1234567Z");
+        assert_eq!(certainly_past(1_795_428_060, ten), 1_795_428_000);
+        assert_eq!(certainly_past(4_000_000_000, ten), 1_795_428_000);
+        assert_eq!(certainly_past(1_795_427_000, ten), 1_795_427_000);
+        for none in [None, Some(""), Some("yesterday"), Some("2026-13-23T10:00:00Z"), Some("2026-11-23 10:00:00Z")] {
+            assert_eq!(certainly_past(1_795_428_060, none), 1_795_428_060, "{none:?}");
+        }
     }
 
     #[test]

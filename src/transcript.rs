@@ -34,7 +34,7 @@ impl Transcript {
     /// An answer, with its secrets replaced. A refused CONNECT has been told by the transport.
     pub fn answer(&self, answer: &Answer) {
         if answer.connack.is_none() {
-            let wait = answer.retry_after.as_deref().map(|text| format!(" retry-after={}", percent_encode(text)));
+            let wait = answer.retry_after.as_deref().map(|text| format!(" retry-after={}", percent_encode(scrubbed(text))));
             self.line(format_args!("< {}{}{}", answer.status, wait.unwrap_or_default(), scrubbed_body(&answer.body)));
         }
     }
@@ -76,7 +76,7 @@ fn scrub(value: Value) -> Value {
 fn scrub_member(name: String, value: Value) -> (String, Value) {
     let secret = SECRET_MEMBERS.contains(&name.as_str()) && !value.is_null();
     let value = if secret { Value::from("(scrubbed)") } else { scrub(value) };
-    (name, value)
+    (scrubbed(&name).to_owned(), value)
 }
 
 #[cfg(test)]
@@ -87,10 +87,10 @@ mod tests {
     fn a_body_is_shown_without_its_secrets() {
         let body =
             br#"{"status":"assigned","registrationState":{"payload":{"pin":1},"tpm":{"authenticationKey":"AAAA"},"etag":"x",
-            "errorMessage":"your SharedAccessSignature sr=a&sig=b was bad","symmetricKey":null}}"#;
+            "errorMessage":"your SharedAccessSignature sr=a&sig=b was bad","symmetricKey":null,"sig=b":1}}"#;
         assert_eq!(
             scrubbed_body(body),
-            r#" {"registrationState":{"errorMessage":"(scrubbed)","etag":"x","payload":"(scrubbed)","symmetricKey":null,"tpm":{"authenticationKey":"(scrubbed)"}},"status":"assigned"}"#
+            r#" {"registrationState":{"(scrubbed)":1,"errorMessage":"(scrubbed)","etag":"x","payload":"(scrubbed)","symmetricKey":null,"tpm":{"authenticationKey":"(scrubbed)"}},"status":"assigned"}"#
         );
         assert_eq!(scrubbed_body(b"<html>Authorization: SharedAccessSignature</html>"), " (49 bytes that are not JSON)");
         assert_eq!(scrubbed_body(b""), "");
@@ -103,8 +103,12 @@ mod tests {
         transcript.line(format_args!("> register"));
         transcript.answer(&Answer { status: 429, retry_after: Some("Tue, 14".into()), ..Answer::default() });
         transcript.answer(&Answer::refused_connect(5));
+        let echo = Some("SharedAccessSignature sr=a&sig=b".into());
+        transcript.answer(&Answer { status: 401, retry_after: echo, ..Answer::default() });
         let version = env!("CARGO_PKG_VERSION");
-        let expected = format!("# dps-agent {version} transcript 1\n> register\n< 429 retry-after=Tue%2C%2014\n");
+        let expected = format!(
+            "# dps-agent {version} transcript 1\n> register\n< 429 retry-after=Tue%2C%2014\n< 401 retry-after=%28scrubbed%29\n"
+        );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
     }
 }

@@ -14,6 +14,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("toml", &["config/"]),
     ("tracing_subscriber", &["cli/output.rs"]),
     ("x509_cert", &["attestation/x509.rs", "record.rs", "tls.rs"]),
+    ("rustix", &["files.rs", "main.rs"]),
     ("hmac", &["attestation/symmetric_key.rs", "identity.rs", "identity/"]),
 ];
 

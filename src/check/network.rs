@@ -160,11 +160,8 @@ impl Step {
             Self::NotTried(reason) => Check::skipped(id, tried, reason),
             Self::Lost(lost) => {
                 let check = lost_at(id, tried, &lost);
-                let outcome = match lost.blame() {
-                    Blame::Network if another_is_open => Outcome::Warning,
-                    _ => check.outcome,
-                };
-                Check { outcome, ..check }
+                let is_minor = another_is_open && lost.blame() == Blame::Network;
+                Check { outcome: if is_minor { Outcome::Warning } else { check.outcome }, ..check }
             }
         }
     }

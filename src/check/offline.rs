@@ -9,10 +9,11 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 
 use super::{Check, Examined, Findings, Id, Outcome, clock};
+use crate::agent::read_payload;
 use crate::attestation::{Attestation, AttestationError};
 use crate::blame::Blame;
 use crate::clock::Clock;
-use crate::config::{Config, KeySource, Loaded, Profile, Trust};
+use crate::config::{Config, KeySource, Loaded, Payload, Profile, Trust};
 use crate::failure::with_causes;
 use crate::files;
 use crate::record::{Record, RecordError, Store};
@@ -44,6 +45,9 @@ impl Findings<'_> {
     }
 
     pub(super) fn offline(&mut self, config: &Config, examined: &Examined<'_>) -> Local {
+        if let Some(unusable) = payload(config) {
+            self.add(unusable);
+        }
         self.add(directory(Id::StateDirectory, &config.state_directory, 0o700));
         self.add(directory(Id::RuntimeDirectory, &config.runtime_directory, 0o755));
         let attestation = self.attestation(config, examined);
@@ -153,6 +157,14 @@ fn valid(loaded: &Loaded) -> Check {
     }
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     Check::new(Id::Config, Outcome::Warning, tried, warnings.join("\n")).cure("look whether that is meant")
+}
+
+/// A payload file that the next registration would stumble over.
+pub(super) fn payload(config: &Config) -> Option<Check> {
+    let Some(Payload::File(path)) = &config.dps.payload else { return None };
+    let failure = read_payload(path).err()?;
+    let failed = Check::new(Id::Config, Outcome::Failed(failure.blame), format!("read {}", path.display()), failure.message);
+    Some(failed.cure("write one JSON text into it, or remove payload_file"))
 }
 
 /// Whether the directory can take files, or can be made. `mode` is the one that it is made with.

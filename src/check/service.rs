@@ -17,7 +17,7 @@ use crate::tls;
 use crate::transcript::Transcript;
 use crate::transport::{Failure, Limits, Service};
 
-const LIMITS: Limits = Limits { connect: STEP, reply: STEP };
+const LIMITS: Limits = Limits { connect: STEP, reply: STEP, until: None };
 
 const REFUSED_CREDENTIAL: &str = "the key or certificate may not be the enrolled one, or may have expired; the clock may be wrong; an IP \
      filter of the DPS instance may exclude this address (DPS does not say which); or something on the way has taken the client \
@@ -149,10 +149,12 @@ fn known(tried: String, body: &[u8], record: Option<&Record>) -> Check {
 fn refused(tried: String, answer: &Answer) -> Check {
     let refusal = wire::refusal(answer, None);
     let blame = refusal.blame();
-    let cure = match blame {
-        Blame::Unauthorized => REFUSED_CREDENTIAL,
-        Blame::Busy => "try again later",
-        _ => "look at id_scope, registration_id and api_version",
+    let cure = if blame == Blame::Unauthorized {
+        REFUSED_CREDENTIAL
+    } else if blame == Blame::Busy {
+        "try again later"
+    } else {
+        "look at id_scope, registration_id and api_version"
     };
     Check::new(Id::Dps, Outcome::Failed(blame), tried, refusal.to_string()).cure(cure)
 }

@@ -21,6 +21,22 @@ fn a_clock_below_its_floor_is_named() {
 }
 
 #[test]
+fn a_payload_file_that_is_none_is_named_before_a_registration_needs_it() {
+    let text = "[dps]\nid_scope = \"0ne1\"\npayload_file = \"/dev/zero\"\n[attestation]\nmethod = \"symmetric-key\"\n\
+                registration_id = \"gw-0001\"\nkey_file = \"/nowhere\"\n";
+    let config = Config::from_layers(vec![("config.toml".into(), text.into())], &|_| None).unwrap().config;
+    let check = offline::payload(&config).unwrap();
+    assert_eq!(
+        said(&check),
+        (
+            Outcome::Failed(Blame::Configuration),
+            "dps.payload_file /dev/zero: not a file of at most 128 KiB",
+            "write one JSON text into it, or remove payload_file"
+        )
+    );
+}
+
+#[test]
 fn a_clock_that_differs_from_the_service_is_named_with_the_difference() {
     let cure = "set this machine's clock: timedatectl set-ntp true, or date -s";
     let against = |now| clock::against(Some("Mon, 23 Nov 2026 12:00:00 GMT"), now, "dps").unwrap();

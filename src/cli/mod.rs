@@ -48,7 +48,7 @@ fn unparsed(error: &clap::Error, json: bool) -> u8 {
     if json {
         output::failed(&Failure::new(Blame::Usage, message), true)
     } else {
-        eprintln!("{message}");
+        output::complain(message);
         Blame::Usage.exit_code()
     }
 }

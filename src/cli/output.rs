@@ -17,7 +17,12 @@ pub fn start_logging(daemon: bool, wanted: Option<String>) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (Targets::new().with_default(usual), Some(error)),
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false);
+    // The subscriber tells of its own failures with eprintln!, which panics where stderr is the failure.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .log_internal_errors(false);
     // A journal stamps each line itself.
     let started = if daemon && !io::stderr().is_terminal() {
         tracing_subscriber::registry().with(lines.without_time()).with(filter).try_init()
@@ -35,6 +40,11 @@ pub fn print(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
+/// A line on stderr. Nobody may listen there any more, and the exit code says it too.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// One JSON object on one line.
 pub fn print_json(value: &Value) {
     print(&format!("{value}\n"));
@@ -45,7 +55,7 @@ pub fn failed(failure: &Failure, json: bool) -> u8 {
     if json {
         print_json(&failure.to_json());
     } else {
-        eprintln!("dps-agent: {failure}");
+        complain(&format!("dps-agent: {failure}"));
     }
     failure.blame.exit_code()
 }

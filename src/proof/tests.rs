@@ -1,6 +1,6 @@
 //! The proof against the emulator's hub.
 
-use dps_emulator::pki::{Algorithm, Authority, Key, VALID};
+use dps_emulator::pki::{Algorithm, Authority, Key, NOT_YET_VALID, VALID};
 use rustls::version::TLS13;
 
 use super::*;
@@ -31,7 +31,7 @@ async fn register(world: &World) {
 }
 
 fn assignment(hub: &str) -> Assignment {
-    Assignment { hub: hub.parse().unwrap(), device_id: "gw-0001".parse().unwrap(), substatus: None, payload: None }
+    Assignment { hub: hub.parse().unwrap(), device_id: "gw-0001".parse().unwrap(), substatus: None, payload: None, updated: None }
 }
 
 /// An enrollment that is assigned in the first answer.
@@ -95,6 +95,19 @@ async fn a_stranger_in_the_hubs_place_is_not_trusted_and_hears_nothing() {
     let Attempt::Untrusted(Lost::Untrusted { host, why }) = attempt(&world).await else { panic!("{:?}", world.said()) };
     assert_eq!(host, "localhost");
     assert!(why.contains("CN=Stranger"), "{why}");
+    assert_eq!(world.said().len(), 2, "{:?}", world.said());
+}
+
+#[tokio::test]
+async fn a_stranger_with_a_certificate_of_tomorrow_is_no_unreachable_hub() {
+    let stranger = Authority::root("Stranger", Algorithm::EcP256).unwrap();
+    let key = Key::generate(Algorithm::EcP256).unwrap();
+    let chain = stranger.server(&key, &["localhost".to_owned()], NOT_YET_VALID).unwrap();
+    let port = tls_peer_with(tls::tests::server(&chain, &key.pkcs8_pem(), None, &[&TLS13]), silence).await;
+    let mut world = world("", "");
+    world.config.hub.mqtt_port = port;
+    let Attempt::Untrusted(lost) = attempt(&world).await else { panic!("{:?}", world.said()) };
+    assert_eq!(lost.blame(), crate::blame::Blame::Clock);
     assert_eq!(world.said().len(), 2, "{:?}", world.said());
 }
 

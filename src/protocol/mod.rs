@@ -139,6 +139,8 @@ pub struct Assignment {
     pub substatus: Option<String>,
     /// What the custom allocation webhook returned.
     pub payload: Option<Value>,
+    /// When the service last touched it, by the service's own clock, as it was written (ISO 8601, UTC).
+    pub updated: Option<String>,
 }
 
 /// The service's no (DPS device API, error object; or a final status of `failed` or `disabled`).

@@ -40,6 +40,8 @@ impl Policy {
     const POLL: Duration = Duration::from_secs(2);
     /// A pause longer than this gives the connection back: neither side should hold it.
     const KEEP_CONNECTION: Duration = Duration::from_secs(30);
+    /// What a last try before the end of the patience needs: the time that one exchange may take.
+    const LAST_TRY: Duration = Duration::from_secs(10);
     /// So many answers in a row that make no sense are the end.
     const STRIKES: u32 = 3;
 }
@@ -120,6 +122,7 @@ pub fn begin(policy: Policy, now: Instant) -> Step {
         keys_refused: 0,
         strikes: 0,
         connection: 1,
+        last: None,
     };
     course.ask(Request::Register)
 }
@@ -150,6 +153,7 @@ impl Exchange {
     /// An answer came and made sense.
     pub fn replied(mut self, reply: Reply, now: Instant) -> Step {
         self.course.strikes = 0;
+        self.course.last = None;
         self.course.routes_failed = 0;
         match reply {
             Reply::Assigned(assignment) => Step::Done(Ok(self.course.registered(assignment))),
@@ -163,7 +167,10 @@ impl Exchange {
         let Self { mut course, request } = self;
         course.connection += 1;
         match lost.verdict() {
+            Verdict::AnotherRoute | Verdict::Again if course.is_late(now) => return course.run_out(Trouble::Lost(lost)),
             Verdict::AnotherRoute if course.has_another_route() => return course.by_another_route(request),
+            // The next round begins with the preferred route again: a network that was down says nothing against it.
+            Verdict::AnotherRoute => course.route = 0,
             Verdict::Strike => {
                 course.strikes += 1;
                 if course.strikes >= Policy::STRIKES {
@@ -171,7 +178,7 @@ impl Exchange {
                 }
             }
             Verdict::Stop => return course.give_up(Trouble::Lost(lost), None),
-            Verdict::AnotherRoute | Verdict::Again | Verdict::AnotherKey | Verdict::Anew => {}
+            Verdict::Again | Verdict::AnotherKey | Verdict::Anew => {}
         }
         course.routes_failed = 0;
         course.back_off(request, Trouble::Lost(lost), None, now)
@@ -210,9 +217,9 @@ impl Pause {
         &self.trouble
     }
 
-    /// The connection to keep meanwhile; `None`: give it back.
+    /// Whether to keep the connection meanwhile; otherwise it is to be closed before the wait.
     pub fn keeps(&self) -> bool {
-        self.length <= Policy::KEEP_CONNECTION
+        self.length <= Policy::KEEP_CONNECTION && !matches!(self.trouble, Trouble::Lost(_))
     }
 
     /// The time has passed.
@@ -220,6 +227,7 @@ impl Pause {
         if !self.keeps() {
             self.course.connection += 1;
         }
+        self.course.last = Some(self.trouble);
         self.course.ask(self.next)
     }
 }
@@ -236,6 +244,8 @@ struct Course {
     keys_refused: usize,
     strikes: u32,
     connection: u32,
+    /// What the last pause was for.
+    last: Option<Trouble>,
 }
 
 impl Course {
@@ -257,6 +267,10 @@ impl Course {
         self.backoff.reset();
         let length = retry_after.unwrap_or(Policy::POLL).max(Policy::POLL);
         self.pause(length, Request::Query(operation), Trouble::StillAssigning, now)
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
     fn has_another_route(&self) -> bool {
@@ -293,9 +307,18 @@ impl Course {
         let own = self.backoff.wait();
         let length = match wish {
             Some(wish) => wish.saturating_add(self.backoff.fraction_of(wish / 10)).max(own),
-            None => own,
+            None => self.leaving_a_last_try(own, now),
         };
         self.pause(length, request, trouble, now)
+    }
+
+    /// A wait of our own choice must not reach past the patience while there is time for one more exchange in it.
+    fn leaving_a_last_try(&self, wait: Duration, now: Instant) -> Duration {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        match left.and_then(|left| left.checked_sub(Policy::LAST_TRY)) {
+            Some(until_then) if wait > until_then && until_then >= Policy::FIRST_WAIT => until_then,
+            Some(_) | None => wait,
+        }
     }
 
     /// Nothing is gained by waiting for a moment at which nobody will try.
@@ -305,6 +328,14 @@ impl Course {
             (Some(deadline), Some(until)) if until >= deadline => self.give_up(trouble, Some(until)),
             (Some(_), None) => self.give_up(trouble, None),
             (_, _) => Step::Pause(Pause { course: self, next, length, trouble }),
+        }
+    }
+
+    /// The patience ended in the middle of an exchange. A service that said no before may have been given no time to say it again.
+    fn run_out(mut self, trouble: Trouble) -> Step {
+        match self.last.take() {
+            Some(refused @ Trouble::Refused(_)) => self.give_up(refused, None),
+            Some(Trouble::Lost(_) | Trouble::StillAssigning) | None => self.give_up(trouble, None),
         }
     }
 

@@ -228,20 +228,20 @@ fn a_network_that_fails_before_authentication_is_tried_by_every_route_in_turn() 
            > register
            ! tls closed
            pause ..1
-           > connect https
+           > connect mqtt
            > register
            ! resolve no such name
-           > connect mqtt
+           > connect mqtt-ws
            > register
            < 202 {"operationId":"4.d","status":"assigning"}
            pause 2
            > query 4.d
            ! reply closed
            pause ..1
-           > connect mqtt
+           > connect mqtt-ws
            > query 4.d
            ! open silence
-           > connect mqtt-ws
+           > connect https
            > query 4.d
            < 200 {"status":"assigned","registrationState":{"assignedHub":"h.net","deviceId":"d"}}
            = assigned h.net d"#,
@@ -455,6 +455,51 @@ fn a_random_adversary_is_survived() {
             repertoire[usize::try_from(at).unwrap()].clone()
         });
     }
+}
+
+#[test]
+fn a_dead_network_is_tried_until_the_patience_ends() {
+    let patience = Duration::from_secs(60);
+    for seed in 0..200 {
+        let (mut now, mut tried) = (any_moment(), Duration::ZERO);
+        let start = now;
+        let mut step = begin(Policy { seed, ..policy(MQTT, 60) }, now);
+        loop {
+            step = match step {
+                Step::Exchange(exchange) => {
+                    tried = now - start;
+                    exchange.lost(Lost::Unreachable { stage: Stage::Connect, why: String::new() }, now)
+                }
+                Step::Pause(pause) => {
+                    now += pause.length();
+                    pause.elapsed()
+                }
+                Step::Done(_) => break,
+            };
+        }
+        assert!(patience - tried <= Policy::LAST_TRY + Policy::FIRST_WAIT, "seed {seed}: the last try was after {tried:?}");
+    }
+}
+
+#[test]
+fn no_other_route_is_begun_when_the_patience_has_ended() {
+    let now = any_moment();
+    let Step::Exchange(exchange) = begin(policy(ALL, 10), now) else { panic!() };
+    let silence = Lost::Unreachable { stage: Stage::Connect, why: "no answer within 10 s".to_owned() };
+    let Step::Done(Err(gave_up)) = exchange.lost(silence.clone(), now + Duration::from_secs(10)) else { panic!() };
+    assert_eq!(gave_up.trouble, Trouble::Lost(silence));
+}
+
+#[test]
+fn a_last_try_that_our_own_patience_cuts_short_does_not_hide_the_trouble_before_it() {
+    let start = any_moment();
+    let Step::Exchange(exchange) = begin(policy(MQTT, 3), start) else { panic!() };
+    let Step::Pause(pause) = exchange.replied(refused(429, Some(429_001), Some(Duration::from_secs(2))), start) else { panic!() };
+    let Step::Exchange(exchange) = pause.elapsed() else { panic!() };
+    let silence = Lost::Unreachable { stage: Stage::Reply, why: "no answer within 0.8 s".to_owned() };
+    let Step::Done(Err(gave_up)) = exchange.lost(silence, start + Duration::from_secs(3)) else { panic!() };
+    let Trouble::Refused(refusal) = gave_up.trouble else { panic!() };
+    assert_eq!(refusal.code, Some(429_001));
 }
 
 #[test]

@@ -40,11 +40,25 @@ impl Refusal {
 
     /// What a refusal of this request asks for.
     pub fn verdict(&self, request: &Request) -> Verdict {
+        let lost_operation = self.status == 404 && self.code.is_none_or(|code| code == 404_203);
         match (self.blame(), request) {
-            (_, Request::Query(_)) if self.status == 404 && self.code.is_none_or(|code| code == 404_203) => Verdict::Anew,
-            (Blame::Unauthorized, _) => Verdict::AnotherKey,
-            (Blame::Busy, _) => Verdict::Again,
-            (_, _) => Verdict::Stop,
+            (Blame::Refused, Request::Query(_)) if lost_operation => Verdict::Anew,
+            (Blame::Unauthorized, Request::Register | Request::Query(_)) => Verdict::AnotherKey,
+            (Blame::Busy, Request::Register | Request::Query(_)) => Verdict::Again,
+            (
+                Blame::Refused
+                | Blame::Usage
+                | Blame::Configuration
+                | Blame::Credential
+                | Blame::Network
+                | Blame::Clock
+                | Blame::Hub
+                | Blame::Untrusted
+                | Blame::Peer
+                | Blame::Unwritable
+                | Blame::Storage,
+                Request::Register | Request::Query(_),
+            ) => Verdict::Stop,
         }
     }
 }

@@ -90,6 +90,7 @@ fn assignment(state: &Value, id: &RegistrationId) -> Result<Assignment, Lost> {
         device_id: field("deviceId")?.parse().map_err(invalid)?,
         substatus: text(state, "substatus"),
         payload: state.get("payload").filter(|payload| !payload.is_null()).cloned(),
+        updated: text(state, "lastUpdatedDateTimeUtc"),
     })
 }
 
@@ -127,8 +128,9 @@ fn clean(text: &str) -> String {
     scrubbed(text).chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// What is quoted in it is the peer's, and may be our own token.
 fn nonsense(what: impl Into<String>) -> Lost {
-    Lost::Nonsense(what.into())
+    Lost::Nonsense(scrubbed(&what.into()).to_owned())
 }
 
 #[cfg(test)]
@@ -170,7 +172,8 @@ mod tests {
     #[test]
     fn an_assignment_keeps_the_hub_as_it_was_written() {
         let body = r#"{"operationId":"5.3","status":"assigned","registrationState":{"registrationId":"MY-device-01",
-            "assignedHub":"MyExampleHub.azure-devices.net","deviceId":"other","substatus":"initialAssignment","payload":{"a":1},"new":[]}}"#;
+            "assignedHub":"MyExampleHub.azure-devices.net","deviceId":"other","substatus":"initialAssignment","payload":{"a":1},
+            "lastUpdatedDateTimeUtc":"2026-11-23T10:00:00.1234567Z","new":[]}}"#;
         assert_eq!(
             decoded(200, body),
             Ok(Reply::Assigned(Assignment {
@@ -178,6 +181,7 @@ mod tests {
                 device_id: "other".parse().unwrap(),
                 substatus: Some("initialAssignment".into()),
                 payload: Some(json!({"a": 1})),
+                updated: Some("2026-11-23T10:00:00.1234567Z".into()),
             }))
         );
     }
@@ -193,6 +197,7 @@ mod tests {
                 r#"{"status":"assigning"}"#.into(),
                 "operation ID \"\": an operation ID is 1 to 256 letters, digits and '-', '.', '_', ':', '~'",
             ),
+            (202, r#"{"status":"assigning","operationId":"SharedAccessSignature sr=a&sig=b"}"#.into(), "(scrubbed)"),
             (200, assigned("{}"), "it assigns without assignedHub"),
             (200, assigned(r#"{"assignedHub":"h"}"#), "it assigns without deviceId"),
             (

@@ -24,7 +24,9 @@ impl Deadline {
     /// What the future brings, or, if it brings nothing in time, that `whom` was silent at this stage.
     pub(crate) async fn bound<T>(&self, stage: Stage, whom: &str, future: impl Future<Output = T>) -> Result<T, Lost> {
         let late = |_| {
-            let why = format!("no answer within {} s from {whom}", self.allowed.as_secs_f64());
+            // What was left of a patience is seldom a round number.
+            let seconds = (self.allowed.as_secs_f64() * 10.0).round() / 10.0;
+            let why = format!("no answer within {seconds} s from {whom}");
             Lost::Unreachable { stage, why }
         };
         tokio::time::timeout_at(self.at, future).await.map_err(late)

@@ -46,11 +46,27 @@ pub struct Limits {
     pub connect: Duration,
     /// For each reply after that.
     pub reply: Duration,
+    /// The moment at which whoever waits for all this loses patience, if there is one: nothing goes on after it.
+    pub until: Option<Instant>,
+}
+
+impl Limits {
+    pub(crate) fn to_connect(self, clock: &Clock) -> Deadline {
+        Deadline::after(clock, self.left_of(self.connect, clock))
+    }
+
+    fn to_reply(self, clock: &Clock) -> Deadline {
+        Deadline::after(clock, self.left_of(self.reply, clock))
+    }
+
+    fn left_of(&self, allowed: Duration, clock: &Clock) -> Duration {
+        self.until.map_or(allowed, |until| allowed.min(until.saturating_duration_since(clock.instant())))
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), reply: Duration::from_secs(10) }
+        Self { connect: Duration::from_secs(10), reply: Duration::from_secs(10), until: None }
     }
 }
 
@@ -121,7 +137,7 @@ impl<'a> Service<'a> {
         let mut open = self.connect(&Connection { via: Via::Https, slot, number: 0 }, limits).await?;
         let Line::Https(session) = &mut open.line else { return Err(Lost::Nonsense("not an HTTPS connection".into()).into()) };
         let call = https::Call { path: self.path(""), verb: https::Verb::Post(self.register_body.clone()) };
-        let answer = session.ask(call, self.token(slot)?, self.within(limits.reply)).await?;
+        let answer = session.ask(call, self.token(slot)?, limits.to_reply(&self.clock)).await?;
         self.open = Some(open);
         self.close().await;
         Ok(answer)
@@ -152,10 +168,10 @@ impl<'a> Service<'a> {
         };
         self.transcript.line(format_args!("> {request}"));
         let answer = match &mut open.line {
-            Line::Mqtt(session) => session.ask(request, &self.register_body, self.within(limits.reply)).await?,
+            Line::Mqtt(session) => session.ask(request, &self.register_body, limits.to_reply(&self.clock)).await?,
             Line::Https(session) => {
                 let token = self.token(connection.slot)?;
-                session.ask(self.call(request), token, self.within(limits.reply)).await?
+                session.ask(self.call(request), token, limits.to_reply(&self.clock)).await?
             }
         };
         self.open = Some(open);
@@ -185,14 +201,16 @@ impl<'a> Service<'a> {
         let token = self.token(connection.slot)?;
         self.transcript.line(format_args!("> connect {}", connection.via));
         let line = match connection.via {
-            Via::Https => Line::Https(https::open(&self.dialer, &dps.host, dps.https_port, self.within(limits.connect)).await?),
+            Via::Https => {
+                Line::Https(https::open(&self.dialer, &dps.host, dps.https_port, limits.to_connect(&self.clock)).await?)
+            }
             via @ (Via::Mqtt | Via::MqttWs) => {
                 let port = if via == Via::Mqtt { dps.mqtt_port } else { dps.https_port };
                 let address = Address { via, host: &dps.host, port };
                 let mut session =
-                    open(&self.dialer, address, self.hello(token), self.within(limits.connect), self.transcript).await?;
+                    open(&self.dialer, address, self.hello(token), limits.to_connect(&self.clock), self.transcript).await?;
                 self.transcript.line(format_args!("> subscribe"));
-                session.subscribe(self.within(limits.reply)).await?;
+                session.subscribe(limits.to_reply(&self.clock)).await?;
                 self.transcript.line(format_args!("< suback"));
                 Line::Mqtt(session)
             }
@@ -233,10 +251,6 @@ impl<'a> Service<'a> {
     fn token(&self, slot: KeySlot) -> Result<Option<Secret<String>>, Lost> {
         let audience = Audience::registration(&self.config.dps.id_scope, self.attestation.registration_id());
         credential(self.attestation, &audience, slot, self.clock)
-    }
-
-    fn within(&self, limit: Duration) -> Deadline {
-        Deadline::after(&self.clock, limit)
     }
 }
 

@@ -17,7 +17,7 @@ use super::failure::{Failure, Peer};
 use super::topic::{self, Response};
 use super::websocket::Wire;
 use crate::id::HostName;
-use crate::protocol::wire::LARGEST_BODY;
+use crate::protocol::wire::{LARGEST_BODY, scrubbed};
 use crate::protocol::{Answer, Lost, Request, Stage, Via};
 use crate::secret::Secret;
 use crate::transcript::Transcript;
@@ -166,7 +166,7 @@ impl Session {
             if answered == rid {
                 return Ok(Answer { status, retry_after, body, ..Answer::default() });
             }
-            tracing::debug!("a response to another request is ignored: {answered:?}");
+            tracing::debug!("a response to another request is ignored: {:?}", scrubbed(&answered));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The topics of the registration protocol (DPS device API, MQTT, topics).
 
 use crate::protocol::Request;
+use crate::protocol::wire::scrubbed;
 
 /// What the service publishes its answers under.
 pub(super) const RESPONSES: &str = "$dps/registrations/res/#";
@@ -33,7 +34,7 @@ impl Response {
     /// # Errors
     /// What is wrong, in words, if this is no response topic.
     pub(super) fn parse(topic: &str) -> Result<Self, String> {
-        let wrong = |what: &str| format!("{what} in the topic {:?}", topic.chars().take(120).collect::<String>());
+        let wrong = |what: &str| format!("{what} in the topic {:?}", scrubbed(topic).chars().take(120).collect::<String>());
         let rest = topic.strip_prefix("$dps/registrations/res/").ok_or_else(|| wrong("no DPS response"))?;
         let (status, parameters) = rest.split_once('?').unwrap_or((rest, ""));
         let digits = status.strip_suffix('/').unwrap_or(status);
@@ -122,6 +123,7 @@ mod tests {
     fn what_is_no_response_topic_is_named() {
         for (topic, what) in [
             ("devices/x", "no DPS response in the topic \"devices/x\""),
+            ("SharedAccessSignature sr=a", "no DPS response in the topic \"(scrubbed)\""),
             ("$dps/registrations/res/+20/?$rid=1", "no status in the topic \"$dps/registrations/res/+20/?$rid=1\""),
             ("$dps/registrations/res/65736/?$rid=1", "no status in the topic \"$dps/registrations/res/65736/?$rid=1\""),
             ("$dps/registrations/res/200/?rid=1", "no $rid in the topic \"$dps/registrations/res/200/?rid=1\""),

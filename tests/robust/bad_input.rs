@@ -245,7 +245,7 @@ fn directories_that_cannot_be_used_are_named_before_dps_is_asked() {
     let below = file.join("below");
     let not_a_directory = "DIR/a-file is not a directory: remove it, or name another one in the configuration";
     let not_created = "cannot create DIR/a-file/below: Not a directory (os error 20)";
-    let mut fails = |gateway: Gateway, state: &PathBuf, runtime: &PathBuf, message: &str| {
+    let fails = |gateway: Gateway, state: &PathBuf, runtime: &PathBuf, message: &str| {
         let gateway = gateway.directories(state, runtime);
         assert_eq!(gateway.error(&["provision", "--force"]), (73, message.to_owned()));
         gateway

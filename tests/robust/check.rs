@@ -357,6 +357,37 @@ fn proxy(header: &'static str) -> u16 {
 }
 
 #[test]
+fn the_way_through_a_proxy_is_told_for_each_port() {
+    let emulator = emulator("", "");
+    let port = crate::proxy::proxy("user:password".to_owned());
+    let mut gateway = Gateway::new(&emulator, "auto");
+    let file = gateway.file("proxy", 0o600, "user:password");
+    let gateway = gateway
+        .set(&format!("dps.proxy = \"http://127.0.0.1:{port}\""))
+        .set(&format!("dps.proxy_credentials_file = \"{}\"", file.display()));
+    let ran = gateway.run(&["check", "--json"]);
+    let network: Vec<_> = results(&ran).into_iter().skip(9).collect();
+    let expected = [
+        ("dns", "skipped"),
+        ("tcp", "skipped"),
+        ("proxy", "ok"),
+        ("tls", "ok"),
+        ("proxy", "ok"),
+        ("tls", "ok"),
+        ("dps", "ok"),
+        ("clock", "ok"),
+        ("hub", "skipped"),
+    ];
+    assert_eq!(network, expected.map(|(id, result)| (id.to_owned(), result.to_owned())));
+    let (tried, _, _) = line(&ran, "proxy", "ok");
+    assert_eq!(tried, format!("ask the proxy 127.0.0.1:{port} for localhost:{}", emulator.mqtt_port()));
+    let gateway = Gateway::new(&emulator, "https");
+    let mut command = gateway.command(&["check", "--json"]);
+    let ran = Ran::of(command.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", "localhost"));
+    assert_eq!((line(&ran, "proxy", "skipped").1.as_str(), ran.code), ("NO_PROXY takes this host out", Some(0)));
+}
+
+#[test]
 fn a_proxy_that_is_down_or_wants_credentials_is_named() {
     let emulator = emulator("", "");
     let https = emulator.https_port();

@@ -1,4 +1,5 @@
 //! `run`: registers and stays, needs DPS once, and goes when it is told to, whatever it is doing.
+#![expect(clippy::disallowed_methods, reason = "it waits for processes and measures how long they took")]
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -150,6 +151,18 @@ fn sigterm_at_each_call_on_its_files_ends_it_cleanly() {
         let inject = format!("{}:signal=SIGTERM:when={}", call.name, call.number);
         Daemon::spawn(&gateway, strace::command(&gateway, Some(&inject), &["run"])).ends();
     }
+}
+
+/// A disk may come to itself again, and somebody has to be there then.
+#[test]
+fn a_record_that_cannot_be_read_does_not_end_it() {
+    let emulator = emulator("", "");
+    let gateway = Gateway::new(&emulator, "mqtt");
+    assert_eq!(gateway.run(&["provision"]).code, Some(0));
+    let mut daemon = Daemon::spawn(&gateway, strace::command(&gateway, Some("openat:error=EIO:when=2"), &["run"]));
+    daemon.wait_for("cannot read DIR/state/record: Input/output error (os error 5)");
+    daemon.wait_for("the registration ended as storage; next try in ");
+    daemon.stop_process(Pid::from_raw(strace::process(&gateway)).unwrap());
 }
 
 #[test]

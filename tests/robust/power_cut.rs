@@ -168,3 +168,17 @@ fn a_damaged_record_is_not_lost_by_a_power_cut_at_each_call() {
         assert_eq!(fs::read(&aside).unwrap(), damaged, "{what}");
     }
 }
+
+/// A kill leaves what the kernel has in memory; a power cut does not. So the order counts too.
+#[test]
+fn a_file_is_on_the_disk_before_its_name_is_and_its_name_before_anybody_is_told() {
+    let (_emulator, scene) = moved();
+    let calls = scene.calls();
+    for file in ["record", "assignment.json"] {
+        let begin = calls.iter().position(|call| call.creates() && call.line.contains(&format!("/{file}.new\""))).unwrap();
+        let names: Vec<_> = calls[begin..].iter().take(7).map(|call| call.name.as_str()).collect();
+        assert_eq!(names, ["openat", "fchmod", "write", "fsync", "rename", "openat", "fsync"], "{file}: {calls:#?}");
+    }
+    let place = |what: &str| calls.iter().position(|call| call.name == "rename" && call.line.contains(what)).unwrap();
+    assert!(place("/record.new\"") < place("/assignment.json.new\""));
+}

@@ -17,14 +17,15 @@ pub struct Call {
     /// Its place among the calls of that name on our files, from 1.
     pub number: usize,
     pub line: String,
+    is_first_of_its_file: bool,
 }
 
 impl Call {
-    /// What the agent can do without: the record's date for the clock's floor, the last `assignment.json` for comparison, and the
-    /// removal of what is not there.
+    /// What the agent can do without: what it reads for the clock's floor and tidies up when it starts, and the last
+    /// `assignment.json` for comparison.
     pub fn is_dispensable(&self) -> bool {
-        let first_look = self.number == 1 && self.line.contains("/record\"");
-        let looks = self.line.contains("O_RDONLY") && (first_look || self.line.contains("/assignment.json\""));
+        let looks_at = |name: &str| self.line.contains("O_RDONLY") && self.line.contains(name);
+        let looks = (self.is_first_of_its_file && looks_at("/record\"")) || looks_at("/assignment.json\"");
         looks || (self.name.starts_with("unlink") && self.line.contains("ENOENT"))
     }
 
@@ -36,12 +37,20 @@ impl Call {
 
 /// The agent with these arguments under strace, which tampers as `inject` says (`CALL:signal=SIGKILL:when=1`).
 pub fn command(gateway: &Gateway, inject: Option<&str>, arguments: &[&str]) -> Command {
-    let found = Command::new("strace").arg("--version").output();
-    assert!(found.is_ok_and(|output| output.status.success()), "this test needs strace: apt-get install strace");
-    let mut strace = Command::new("strace");
+    let mut strace = strace();
     strace.args(["-f", "-qq", "-o"]).arg(log(gateway)).args(["-e", &format!("trace={CALLS}")]);
-    ours(gateway).iter().for_each(|path| drop(strace.args(["-P", path])));
+    for path in ours(gateway) {
+        strace.args(["-P", &path]);
+    }
     strace.args(inject.map(|inject| format!("--inject={inject}")));
+    strace.arg(env!("CARGO_BIN_EXE_dps-agent"));
+    gateway.under(strace, arguments)
+}
+
+/// The agent with these arguments under strace, which shows what it asks for itself.
+pub fn limits(gateway: &Gateway, arguments: &[&str]) -> Command {
+    let mut strace = strace();
+    strace.args(["-f", "-qq", "-o"]).arg(log(gateway)).args(["-e", "trace=prctl,prlimit64,setrlimit"]);
     strace.arg(env!("CARGO_BIN_EXE_dps-agent"));
     gateway.under(strace, arguments)
 }
@@ -52,7 +61,9 @@ pub fn calls(gateway: &Gateway) -> Vec<Call> {
     for (_, line) in lines(gateway).into_iter().filter(|(_, line)| line.contains('(')) {
         let name = line.split('(').next().unwrap().to_owned();
         let number = calls.iter().filter(|call| call.name == name).count() + 1;
-        calls.push(Call { name, number, line });
+        let file = |line: &str| line.split('"').nth(1).map(str::to_owned);
+        let is_first_of_its_file = !calls.iter().any(|call| call.name == name && file(&call.line) == file(&line));
+        calls.push(Call { name, number, line, is_first_of_its_file });
     }
     for needed in ["openat", "write", "fsync", "rename"] {
         assert!(calls.iter().any(|call| call.name.starts_with(needed)), "strace shows no {needed}: {calls:#?}");
@@ -65,7 +76,19 @@ pub fn process(gateway: &Gateway) -> i32 {
     lines(gateway).first().unwrap().0
 }
 
-fn log(gateway: &Gateway) -> std::path::PathBuf {
+/// The agent lets nobody but root look into its memory; other users are root in a namespace of their own.
+fn strace() -> Command {
+    let found = Command::new("strace").arg("--version").output();
+    assert!(found.is_ok_and(|output| output.status.success()), "this test needs strace: apt-get install strace");
+    if rustix::process::geteuid().is_root() {
+        return Command::new("strace");
+    }
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--map-root-user", "strace"]);
+    unshare
+}
+
+pub fn log(gateway: &Gateway) -> std::path::PathBuf {
     gateway.path("strace")
 }
 

@@ -59,7 +59,7 @@ impl World {
     }
 }
 
-pub(crate) const LIMITS: Limits = Limits { connect: PATIENT, reply: PATIENT };
+pub(crate) const LIMITS: Limits = Limits { connect: PATIENT, reply: PATIENT, until: None };
 
 fn connection(via: Via, number: u32) -> Connection {
     Connection { via, slot: KeySlot::Primary, number }
@@ -149,11 +149,22 @@ async fn an_exchange_that_is_given_up_takes_the_connection_with_it() {
 #[tokio::test]
 async fn limits_are_told_with_what_was_allowed() {
     let world = World::new("faults = [\"register: silence\"]", "");
-    let limits = Limits { connect: PATIENT, reply: BRIEF };
+    let limits = Limits { connect: PATIENT, reply: BRIEF, until: None };
     let lost = world.service().exchange(&connection(Via::Https, 1), &Request::Register, limits).await.unwrap_err();
     let place = format!("localhost:{}", world.emulator.https_port());
     assert_eq!(lost, Lost::Unreachable { stage: Stage::Reply, why: format!("no answer within 0.7 s from {place}") });
     assert_eq!(world.said().last().unwrap(), &format!("! reply no answer within 0.7 s from {place}"));
+}
+
+#[tokio::test]
+async fn an_exchange_of_several_replies_ends_with_the_patience_all_the_same() {
+    let world = World::new("faults = [\"register: silence\"]", "");
+    let until = clock().instant() + BRIEF;
+    let (mut service, connection) = (world.service(), connection(Via::Mqtt, 1));
+    let ended = service.exchange(&connection, &Request::Register, Limits { until: Some(until), ..LIMITS });
+    // Twice the limit, and far from the three minutes that three silent replies may take.
+    let lost = tokio::time::timeout(PATIENT / 2, ended).await.unwrap().unwrap_err();
+    assert!(matches!(lost, Lost::Unreachable { .. }), "{lost:?}");
 }
 
 #[test]
