@@ -97,8 +97,8 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn set(cell: &'a Cell, workshop: &'a Workshop, kinder: Option<&str>, directory: PathBuf) -> Checked<Self> {
         let Cell { attestation, scenario, .. } = cell;
-        let date = SystemTime::now() + Duration::from_secs(5);
-        let toml = emulator_toml(cell, &workshop.materials, kinder).replace("{in-4-seconds}", &httpdate::fmt_http_date(date));
+        let date = SystemTime::now() + Duration::from_secs(8);
+        let toml = emulator_toml(cell, &workshop.materials, kinder).replace("{soon}", &httpdate::fmt_http_date(date));
         let config = Config::from_toml(&toml).map_err(|error| format!("{error}\n{toml}"))?;
         let emulator = Emulator::start(config).map_err(words)?;
         let means = workshop.materials.means(*attestation, scenario.credential).map_err(words)?;
@@ -132,7 +132,7 @@ impl<'a> Stage<'a> {
         report.holds(took >= Duration::from_secs(step.at_least), || format!("it took only {took:?}"));
         let patience = seconds(step.timeout);
         report.holds(!step.at_once || took < patience * 3 / 4, || format!("it took {took:?} of {patience:?}"));
-        if self.cell.scenario.device.iter().any(|line| line.contains("{in-4-seconds}")) {
+        if self.cell.scenario.device.iter().any(|line| line.contains("{soon}")) {
             // A date counts whole seconds.
             report.holds(SystemTime::now() + Duration::from_secs(1) >= self.date, || "it did not wait for the date".to_owned());
         }

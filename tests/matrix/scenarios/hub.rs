@@ -85,34 +85,48 @@ fn refusals() -> Vec<Scenario> {
                 ],
             )
         },
-        // DPS is 127.0.0.1 here: an address has no SNI, so the hub is who is asked for by name.
-        Scenario {
-            service: &["hub_certificate = \"unknown-ca\"", "host = \"127.0.0.1\""],
-            device: &["answer = \"at-once\""],
-            dps: &["host = \"127.0.0.1\""],
-            ..Scenario::new(
-                "hub-not-to-be-trusted",
-                On::ALL,
-                vec![
-                    Step::fails(
-                        Blame::Untrusted,
-                        "the certificate of localhost is not trusted: its issuer *",
-                        "@open
-                 > register
-                 < 200 {assigned}
-                 @close
-                 - ! tls",
-                    )
-                    .at_once(),
-                ],
-            )
-        },
+        distrusted(
+            "hub-not-to-be-trusted",
+            &["hub_certificate = \"unknown-ca\"", DPS],
+            Blame::Untrusted,
+            "the certificate of localhost is not trusted: its issuer *",
+        ),
+        distrusted(
+            "hub-certificate-expired",
+            &["hub_certificate = \"expired\"", DPS],
+            Blame::Untrusted,
+            "the certificate of localhost is not trusted: it expired on * GMT; our clock says * GMT",
+        ),
+        distrusted(
+            "hub-certificate-not-yet-valid",
+            &["hub_certificate = \"not-yet-valid\"", DPS],
+            Blame::Clock,
+            "the certificate of localhost is not valid yet: it begins on * GMT; our clock says * GMT*",
+        ),
         Scenario {
             device: &["answer = \"at-once\""],
             hub: &["verify = \"never\""],
             ..Scenario::new("no-proof-wanted", On::ALL, vec![Step::adopts(REGISTERED).proof("unverified")])
         },
     ]
+}
+
+/// DPS is 127.0.0.1 here: an address has no SNI, so the hub is who is asked for by name.
+const DPS: &str = "host = \"127.0.0.1\"";
+
+fn distrusted(name: &'static str, service: &'static [&'static str], blame: Blame, message: &'static str) -> Scenario {
+    let said = "
+        @open
+        > register
+        < 200 {assigned}
+        @close
+        - ! tls";
+    Scenario {
+        service,
+        device: &["answer = \"at-once\""],
+        dps: &[DPS],
+        ..Scenario::new(name, On::ALL, vec![Step::fails(blame, message, said).at_once()])
+    }
 }
 
 fn unproven() -> Vec<Scenario> {

@@ -52,7 +52,7 @@ fn obeyed() -> Vec<Scenario> {
             )
         },
         Scenario {
-            device: &["answer = \"at-once\"", "faults = [\"register: status 503 retry-after={in-4-seconds}\"]"],
+            device: &["answer = \"at-once\"", "faults = [\"register: status 503 retry-after={soon}\"]"],
             ..Scenario::new(
                 "throttled-until-a-date",
                 On::ALL,
