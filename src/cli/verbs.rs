@@ -46,6 +46,11 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
     let valid = if options.force { None } else { agent.current()? };
     let record = match valid {
         Some(record) => {
+            if options.transcript.is_some() {
+                tracing::warn!(
+                    "there is a valid assignment, so DPS is not asked and the transcript stays empty; --force registers anew"
+                );
+            }
             agent.publish(&record)?;
             record
         }

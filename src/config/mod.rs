@@ -65,7 +65,7 @@ impl Config {
     /// Understands the texts of a main file and of the drop-ins over it, lowest first, without touching a file.
     ///
     /// What is missing is said to be missing from the first. A file that is not TOML hides what the files together would
-    /// lack or contradict; everything else comes to light at once.
+    /// lack or contradict; a wrong `method` hides what belongs to it; everything else comes to light at once.
     pub fn from_layers(
         layers: Vec<(PathBuf, String)>,
         environment: &dyn Fn(&str) -> Option<String>,

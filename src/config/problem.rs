@@ -78,7 +78,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// `{"file", "line", "column", "key", "message"}`; what is unknown is `null`. The file is absent for a problem in the environment.
+    /// `{"file", "line", "column", "key", "message"}`; what is unknown, as the file is for a problem in the environment, is `null`.
     pub fn to_json(&self) -> Value {
         let (file, line, column) = match &self.origin {
             Origin::Line { path, line, column } => (Some(path.display().to_string()), Some(*line), Some(*column)),
