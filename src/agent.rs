@@ -18,7 +18,7 @@ use crate::progress::Progress;
 use crate::proof::{Attempt, Proof};
 use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
 use crate::protocol::retry::Backoff;
-use crate::protocol::{KeySlot, Refusal, Via, wire};
+use crate::protocol::{Assignment, KeySlot, Refusal, Via, wire};
 use crate::record::{Record, RecordError, Store, certainly_past, rfc3339};
 use crate::transcript::Transcript;
 use crate::transport::{Limits, Service, note};
@@ -248,7 +248,10 @@ impl Agent {
         previous: Option<&Record>,
         end: Deadline,
     ) -> Result<(Registered, Standing), Failure> {
-        let same = |record: &&Record| record.assigned_hub == registered.assignment.hub.as_str() && self.is_ours(record);
+        let Assignment { hub, device_id, .. } = &registered.assignment;
+        let same = |record: &&Record| {
+            record.assigned_hub == hub.as_str() && record.device_id == device_id.as_str() && self.is_ours(record)
+        };
         match (self.config.hub.verify, previous.filter(same)) {
             (Verify::Never, _) => Ok((registered, Standing::Unverified)),
             (Verify::OnChange, Some(record)) if record.proof == Standing::Proven.word() => Ok((registered, Standing::Proven)),
