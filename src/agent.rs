@@ -382,8 +382,7 @@ fn tidy(store: &Store, runtime_directory: &Path) {
 
 /// The configuration has warned of a written ID; one that the machine gave is known only now.
 fn warn_of_disputed(profile: &Profile, id: &RegistrationId) {
-    let (Profile::SymmetricKey { registration_id: source, .. } | Profile::X509 { registration_id: source, .. }) = profile;
-    if id.is_disputed() && matches!(source, RegistrationIdSource::From { .. }) {
+    if id.is_disputed() && matches!(profile.registration_id(), RegistrationIdSource::From { .. }) {
         tracing::warn!(
             "registration ID {id}: the documents of DPS disagree about such an ID; lower-case letters, digits and dashes inside are safe"
         );

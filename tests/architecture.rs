@@ -10,6 +10,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("hyper", &["transport/https.rs"]),
     ("tokio_tungstenite", &["transport/websocket.rs", "transport/tests/websocket.rs"]),
     ("ring", &["tls.rs"]),
+    ("tss_esapi", &["tpm/esys.rs"]),
     ("clap", &["cli/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["cli/output.rs"]),

@@ -12,11 +12,12 @@ use thiserror::Error;
 use crate::blame::Blame;
 use crate::config::Profile;
 use crate::id::RegistrationId;
-use crate::identity::{self, IdentityError};
+use crate::identity::{self, IdentityError, Known};
 use crate::protocol::KeySlot;
 use crate::protocol::sas::Audience;
 use crate::secret::{Secret, SecretFileError};
 use crate::tls::TlsError;
+use crate::tpm::TpmError;
 use symmetric_key::SymmetricKey;
 pub use x509::Validity;
 use x509::X509;
@@ -42,14 +43,15 @@ impl Attestation {
             Profile::SymmetricKey { registration_id, primary, secondary } => {
                 let primary = SymmetricKey::open(primary, credentials)?;
                 let secondary = secondary.as_ref().map(|source| SymmetricKey::open(source, credentials)).transpose()?;
-                let registration_id = identity::registration_id(registration_id, None, root)?;
+                let registration_id = identity::registration_id(registration_id, Known::Nothing, root)?;
                 Ok(Self { registration_id, means: Means::SymmetricKey { primary, secondary } })
             }
             Profile::X509 { registration_id, chain, key } => {
                 let x509 = X509::open(chain, key)?;
-                let registration_id = identity::registration_id(registration_id, Some(x509.common_name()), root)?;
+                let registration_id = identity::registration_id(registration_id, Known::CommonName(x509.common_name()), root)?;
                 Ok(Self { registration_id, means: Means::X509(x509) })
             }
+            Profile::Tpm { .. } => Err(TpmError::NotBuilt.into()),
         }
     }
 
@@ -157,6 +159,9 @@ pub enum AttestationError {
     /// TLS cannot use the key.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The TPM does not do what it is needed for.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
 }
 
 impl AttestationError {
@@ -164,6 +169,7 @@ impl AttestationError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Identity(error) => error.blame(),
+            Self::Tpm(error) => error.blame(),
             Self::File(_)
             | Self::NoCredentials(_)
             | Self::NoSymmetricKey { .. }

@@ -79,7 +79,7 @@ impl Findings<'_> {
     fn certificate(&mut self, config: &Config, opened: Result<&Attestation, &AttestationError>, clock: &Clock) {
         let skipped = |reason| Check::skipped(Id::Certificate, "nothing", reason);
         self.add(match (&config.attestation, opened.map(Attestation::validity)) {
-            (Profile::SymmetricKey { .. }, _) => skipped("this device proves itself by a key"),
+            (Profile::SymmetricKey { .. } | Profile::Tpm { .. }, _) => skipped("this device proves itself by a key"),
             (Profile::X509 { .. }, Ok(Some(validity))) => clock::window(validity, clock.now()),
             (Profile::X509 { .. }, Ok(None) | Err(_)) => skipped("it cannot be used, see above or below"),
         });
@@ -217,6 +217,7 @@ fn credentials(profile: &Profile) -> String {
             format!("the keys {} and {}", name(primary), name(secondary))
         }
         Profile::X509 { chain, key, .. } => format!("the certificate {} and its key {}", chain.display(), key.display()),
+        Profile::Tpm { tpm, .. } => format!("the TPM {}", tpm.tcti),
     }
 }
 
@@ -225,6 +226,7 @@ fn usable(profile: &Profile) -> &'static str {
         Profile::SymmetricKey { secondary: None, .. } => "a symmetric key",
         Profile::SymmetricKey { secondary: Some(_), .. } => "two symmetric keys",
         Profile::X509 { .. } => "they belong together",
+        Profile::Tpm { .. } => "it answers, and has its keys",
     }
 }
 
@@ -248,6 +250,7 @@ fn credential_fault(error: &AttestationError) -> (String, String) {
         AttestationError::NoPrivateKey { .. } => "put the certificate's own key there, PEM without a password",
         AttestationError::NoPair { .. } => "put the leaf first, and its own key",
         AttestationError::Identity(_) | AttestationError::Tls(_) => "use another key",
+        AttestationError::Tpm(_) => "see docs/tpm.md",
     };
     (fact, cure.to_owned())
 }

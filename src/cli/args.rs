@@ -67,6 +67,7 @@ Exit codes (sysexits):
    0  done
   64  usage: the command line is wrong
   69  the service refuses this device for good
+  71  the TPM is not there, is locked, or fails
   73  the state or runtime directory cannot be written
   74  reading or writing there failed
   75  it may still come right: network, clock, a busy service, the hub refuses so far

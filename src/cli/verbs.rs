@@ -10,7 +10,7 @@ use super::{environment, output};
 use crate::agent::{Agent, Surroundings};
 use crate::blame::Blame;
 use crate::check::{Check, Examined, examine};
-use crate::config::{self, Config, Loaded, Profile, RegistrationIdSource, Source};
+use crate::config::{self, Config, Loaded, RegistrationIdSource, Source};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::record::{Record, RecordError, Store, rfc3339};
@@ -125,8 +125,7 @@ pub fn config(cli: &Cli, what: &args::Config) -> Ended {
 
 /// Whether the record is of the configured device, as far as the configuration alone tells: no key is opened for `status`.
 fn is_configured(record: &Record, config: &Config) -> bool {
-    let (Profile::SymmetricKey { registration_id, .. } | Profile::X509 { registration_id, .. }) = &config.attestation;
-    let named = match registration_id {
+    let named = match config.attestation.registration_id() {
         RegistrationIdSource::Written(id) => record.registration_id == id.as_str(),
         RegistrationIdSource::From { .. } => true,
     };

@@ -7,7 +7,7 @@ use super::problem::Reported;
 use super::reader::{Reader, take_back};
 use super::schema::{self, Key};
 use super::settings::Found;
-use super::{IdentitySource, KeySource, Profile, RegistrationIdSource};
+use super::{Encoding, IdentitySource, KeySource, Profile, RegistrationIdSource};
 use crate::id::{InvalidId, RegistrationId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +207,8 @@ impl fmt::Display for IdentitySource {
             Self::MachineId => f.write_str("machine-id"),
             Self::Mac(interface) => write!(f, "mac:{interface}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::TpmEk(Encoding::Hex) => f.write_str("tpm-ek:hex"),
+            Self::TpmEk(Encoding::Base32) => f.write_str("tpm-ek:base32"),
         }
     }
 }

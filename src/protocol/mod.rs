@@ -12,6 +12,7 @@
 //!
 //! An MQTT response topic and an HTTPS response both reduce to one [`Answer`], so [`wire`] serves every transport.
 
+mod authentication_key;
 pub mod registration;
 pub mod retry;
 pub mod sas;
@@ -24,6 +25,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::id::{DeviceId, HostName, OperationId};
+pub use authentication_key::AuthenticationKey;
 
 /// A way to reach DPS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

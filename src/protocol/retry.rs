@@ -55,6 +55,7 @@ impl Refusal {
                 | Blame::Hub
                 | Blame::Untrusted
                 | Blame::Peer
+                | Blame::Tpm
                 | Blame::Unwritable
                 | Blame::Storage,
                 Request::Register | Request::Query(_),

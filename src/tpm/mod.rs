@@ -1,0 +1,103 @@
+//! The gateway's TPM 2.0: its endorsement and storage key, and the hub key that never leaves it. A verb at a time, on a thread of its own.
+
+mod error;
+mod memory;
+
+use crate::config::{EkUnique, TpmSettings};
+use crate::protocol::AuthenticationKey;
+use crate::secret::Secret;
+pub use error::TpmError;
+pub use memory::{HubKey, Keys, Memory, Name, PublicArea, StorageKey};
+
+/// A signature of the TPM: HMAC-SHA256.
+pub type Signature = [u8; 32];
+
+/// This gateway's TPM. Nothing is opened until a verb needs it, and everything is closed at the verb's end.
+#[derive(Debug)]
+pub struct Tpm {
+    settings: TpmSettings,
+    auths: Auths,
+}
+
+/// The passwords of the hierarchies, where they have any.
+#[derive(Debug, Default)]
+pub struct Auths {
+    /// The owner's.
+    pub owner: Option<Secret<Vec<u8>>>,
+    /// The endorsement hierarchy's.
+    pub endorsement: Option<Secret<Vec<u8>>>,
+}
+
+/// What a verb that writes the identity handle came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// The hub key was there already.
+    Already,
+    /// It is there now.
+    Written,
+    /// Another object sits there that we did not make: it is left alone.
+    Foreign,
+}
+
+/// What an operator wants to know of a TPM.
+#[derive(Debug, Clone)]
+pub struct Identification {
+    /// The endorsement key, the storage key, and where they are.
+    pub keys: Keys,
+    /// The manufacturer's certificate of the endorsement key, DER, from NV; `None` if there is none.
+    pub certificate: Option<Vec<u8>>,
+    /// Whether a template or a nonce of the manufacturer in NV decided how the endorsement key was made.
+    pub template_from_nv: bool,
+    /// Manufacturer and firmware, as the TPM names them, such as `IBM  SW   TPM 1.2.0.0`.
+    pub vendor: String,
+}
+
+impl Tpm {
+    /// The TPM that the settings name. Touches nothing.
+    pub fn new(settings: TpmSettings, auths: Auths) -> Self {
+        Self { settings, auths }
+    }
+
+    /// Finds, or makes and keeps, the endorsement key and the storage key. What is remembered saves commands where it still holds.
+    pub async fn attend(&self, remembered: Option<&Memory>) -> Result<Keys, TpmError> {
+        let _ = (remembered, &self.settings, &self.auths, EkUnique::Tcg);
+        Err(TpmError::NotBuilt)
+    }
+
+    /// Answers a challenge: activates and imports its key, signs the text with it, and forgets the key.
+    pub async fn answer(&self, keys: &Keys, challenge: &AuthenticationKey, text: String) -> Result<Signature, TpmError> {
+        let _ = (keys, challenge, text);
+        Err(TpmError::NotBuilt)
+    }
+
+    /// Imports the hub key; what comes back can be used under this TPM's storage key only, and has been loaded once.
+    pub async fn import(&self, keys: &Keys, key: &AuthenticationKey) -> Result<HubKey, TpmError> {
+        let _ = (keys, key);
+        Err(TpmError::NotBuilt)
+    }
+
+    /// Signs with the hub key.
+    pub async fn sign(&self, storage: &StorageKey, key: &HubKey, text: String) -> Result<Signature, TpmError> {
+        let _ = (storage, key, text);
+        Err(TpmError::NotBuilt)
+    }
+
+    /// Puts the hub key where `identity_handle` says, in place of nothing or of a key with one of the names in `ours`.
+    pub async fn place(&self, storage: &StorageKey, key: &HubKey, ours: &[Name]) -> Result<Placed, TpmError> {
+        let _ = (storage, key, ours);
+        Err(TpmError::NotBuilt)
+    }
+
+    /// The HMAC key that another program left at `identity_handle`.
+    pub async fn found(&self) -> Result<HubKey, TpmError> {
+        Err(TpmError::NotBuilt)
+    }
+
+    /// What an operator has to know to enroll this TPM.
+    pub async fn identify(&self) -> Result<Identification, TpmError> {
+        Err(TpmError::NotBuilt)
+    }
+
+    /// Waits until no verb is at work any more.
+    pub fn quiesce(&self) {}
+}
