@@ -6,6 +6,7 @@ mod hostile;
 mod layering;
 mod shipped;
 mod shown;
+#[cfg(feature = "tpm")]
 mod tpm;
 mod values;
 mod whole;

@@ -35,7 +35,7 @@ fn settings() -> Vec<(&'static str, &'static str, &'static str)> {
     settings
 }
 
-/// A build without TPM support refuses what needs one; tests/tpm.rs says how.
+/// A build without TPM support refuses what needs one; tests/values.rs says how.
 fn is_built(text: &str) -> bool {
     cfg!(feature = "tpm") || !text.contains("method = \"tpm\"")
 }

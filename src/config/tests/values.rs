@@ -339,3 +339,13 @@ fn a_source_of_the_registration_id_is_one_that_exists() {
         ),
     ]);
 }
+
+#[cfg(not(feature = "tpm"))]
+#[test]
+fn a_build_without_tpm_support_says_so() {
+    assert_wrong(&[(
+        super::Place::AfterTpm,
+        "ek_unique = 'tcg'",
+        "F:4: [attestation] method: this dps-agent was built without TPM support; install one that was built with the feature \"tpm\", or use \"symmetric-key\" or \"x509\"",
+    )]);
+}
