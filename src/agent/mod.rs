@@ -1,38 +1,34 @@
 //! The shell around the core: does what the steps of a registration ask for, proves the result and adopts it.
 
+mod prove;
+mod register;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-use serde_json::Value;
 
 use crate::attestation::{Attestation, Validity};
 use crate::blame::Blame;
 use crate::campaign::Campaign;
 use crate::clock::Clock;
-use crate::config::{Config, Payload, Profile, RegistrationIdSource, Verify};
+use crate::config::{Config, Profile, RegistrationIdSource};
 use crate::failure::Failure;
 use crate::files::{self, Lock};
 use crate::id::RegistrationId;
 use crate::progress::Progress;
-use crate::proof::{Attempt, Proof};
-use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
-use crate::protocol::retry::Backoff;
-use crate::protocol::{Assignment, KeySlot, Refusal, Via, wire};
+use crate::protocol::KeySlot;
+use crate::protocol::registration::Registered;
 use crate::record::{Record, RecordError, Store, certainly_past, rfc3339};
 use crate::transcript::Transcript;
-use crate::transport::{Limits, Service, note};
+use crate::transport::Limits;
+
+use prove::Standing;
+pub(crate) use register::read_payload;
 
 /// What programs on the gateway read, in the runtime directory.
 const ASSIGNMENT: &str = "assignment.json";
 /// The longest that one exchange may take: to connect, and then to be answered.
 const EXCHANGE: Duration = Duration::from_secs(10);
-/// A new identity takes time to spread to its hub: so long a refusal is not yet the hub's last word.
-const HUB_PATIENCE: Duration = Duration::from_secs(120);
-/// After so many tries of a hub that refuses DPS is asked once more.
-const TRIES_BEFORE_ANOTHER_REGISTRATION: u32 = 3;
-/// A hub must not count as silent because our own patience has just ended.
-const SHORTEST_TRY: Duration = Duration::from_secs(2);
 
 /// What the machine gives to the agent, as arguments, so that tests can give something else.
 #[derive(Debug)]
@@ -172,138 +168,6 @@ impl Agent {
         Ok(())
     }
 
-    async fn register(&self, end: Deadline) -> Result<Registered, Failure> {
-        let body = wire::register_body(self.attestation.registration_id(), self.payload()?.as_ref());
-        let mut service = Service::new(&self.config, &self.attestation, self.clock, &self.transcript, body)?;
-        let mut step = registration::begin(self.policy(end)?, self.clock.instant());
-        let done = loop {
-            step = match step {
-                Step::Exchange(exchange) => self.exchange(&mut service, exchange).await,
-                Step::Pause(pause) => {
-                    self.transcript.line(format_args!("pause {:.3}", pause.length().as_secs_f64()));
-                    if !pause.keeps() {
-                        service.close().await;
-                    }
-                    self.progress.wait(pause.length(), pause.trouble()).await;
-                    pause.elapsed()
-                }
-                Step::Done(done) => break done,
-            };
-        };
-        service.close().await;
-        self.conclude(done.map_err(Failure::from))
-    }
-
-    async fn exchange(&self, service: &mut Service<'_>, exchange: Exchange) -> Step {
-        let connection = exchange.connection();
-        let id = self.attestation.registration_id();
-        self.progress.doing(format_args!("asking {} for {id} over {}", self.config.dps.host, connection.via));
-        let now = self.clock.instant();
-        let limits = limits(exchange.patience_left(now).and_then(|left| now.checked_add(left)));
-        let answer = service.exchange(&connection, exchange.request(), limits).await;
-        let reply = answer.and_then(|answer| {
-            self.transcript.answer(&answer);
-            wire::decode(exchange.request(), &answer, id, self.clock.now())
-                .inspect_err(|nonsense| note(&self.transcript, nonsense))
-        });
-        match reply {
-            Ok(reply) => exchange.replied(reply, self.clock.instant()),
-            Err(lost) => exchange.lost(lost, self.clock.instant()),
-        }
-    }
-
-    fn conclude(&self, done: Result<Registered, Failure>) -> Result<Registered, Failure> {
-        match &done {
-            Ok(registered) => {
-                let assignment = &registered.assignment;
-                self.transcript.line(format_args!("= assigned {} {}", assignment.hub, assignment.device_id));
-            }
-            Err(failure) => self.transcript.line(format_args!("= gave-up {}", failure.blame)),
-        }
-        done
-    }
-
-    fn policy(&self, end: Deadline) -> Result<Policy, Failure> {
-        let mut routes = self.config.dps.routes.clone();
-        // What worked last is tried first.
-        if let Some(worked) = self.remembered()?.and_then(|record| Via::named(&record.transport)) {
-            routes.sort_by_key(|via| *via != worked);
-        }
-        let second_key = self.attestation.has_second_key();
-        Ok(Policy { patience: end.left(&self.clock), routes, second_key, seed: seed() })
-    }
-
-    fn payload(&self) -> Result<Option<Value>, Failure> {
-        match &self.config.dps.payload {
-            None => Ok(None),
-            Some(Payload::Inline(value)) => Ok(Some(value.clone())),
-            Some(Payload::File(path)) => read_payload(path).map(Some),
-        }
-    }
-
-    /// Tries the hub with the new credential, where the configuration wants that and something is new.
-    async fn prove(
-        &self,
-        registered: Registered,
-        previous: Option<&Record>,
-        end: Deadline,
-    ) -> Result<(Registered, Standing), Failure> {
-        let Assignment { hub, device_id, .. } = &registered.assignment;
-        let same = |record: &&Record| {
-            record.assigned_hub == hub.as_str() && record.device_id == device_id.as_str() && self.is_ours(record)
-        };
-        match (self.config.hub.verify, previous.filter(same)) {
-            (Verify::Never, _) => Ok((registered, Standing::Unverified)),
-            (Verify::OnChange, Some(record)) if record.proof == Standing::Proven.word() => Ok((registered, Standing::Proven)),
-            (Verify::OnChange, _) => self.prove_until_accepted(registered, end).await,
-        }
-    }
-
-    /// A refusal is repeated, since a new identity takes time to spread, with one more registration among the tries.
-    async fn prove_until_accepted(&self, mut registered: Registered, end: Deadline) -> Result<(Registered, Standing), Failure> {
-        let end = end.or_after(&self.clock, HUB_PATIENCE);
-        let probe = Proof::new(&self.config, &self.attestation, self.clock, &self.transcript)?;
-        let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20), seed());
-        let (mut tries, mut said) = (0, None);
-        loop {
-            tries += 1;
-            let refusal = match (self.try_hub(&probe, &registered, end).await?, said.take()) {
-                (Verdict::Refused(refusal), _) => refusal,
-                // The only word of this hub was no, and its silence takes nothing back.
-                (Verdict::Adopt(Standing::Unproven), Some(refusal)) => refusal,
-                (Verdict::Adopt(standing), _) => return Ok((registered, standing)),
-            };
-            let wait = backoff.wait().max(Duration::from_millis(500));
-            if wait >= end.left(&self.clock) {
-                return Err(hub_refuses(&registered, &refusal));
-            }
-            self.progress
-                .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
-                .await;
-            if tries == TRIES_BEFORE_ANOTHER_REGISTRATION {
-                registered = self.register(end).await?;
-            }
-            said = Some(refusal);
-        }
-    }
-
-    async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
-        let limits = limits(end.no_sooner_than(&self.clock, SHORTEST_TRY).0);
-        let hub = &registered.assignment.hub;
-        self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
-        let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
-            Attempt::Proven => Verdict::Adopt(Standing::Proven),
-            Attempt::Unreachable(lost) => {
-                tracing::warn!("the hub {hub} could not be reached: {lost}");
-                Verdict::Adopt(Standing::Unproven)
-            }
-            Attempt::Refused(answer) => Verdict::Refused(wire::refusal(&answer, None)),
-            Attempt::Untrusted(lost) => return Err(Failure::new(lost.blame(), lost.to_string())),
-        };
-        self.transcript.line(format_args!("= {}", verdict.word()));
-        Ok(verdict)
-    }
-
     fn adopt(&self, registered: &Registered, proof: Standing, previous: Option<Record>) -> Result<Record, Failure> {
         let record = self.record_of(registered, proof, previous);
         self.store.write(&record)?;
@@ -387,62 +251,6 @@ fn warn_of_disputed(profile: &Profile, id: &RegistrationId) {
             "registration ID {id}: the documents of DPS disagree about such an ID; lower-case letters, digits and dashes inside are safe"
         );
     }
-}
-
-/// The word that the record has for how far the hub was tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Proven,
-    Unproven,
-    Unverified,
-}
-
-impl Standing {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Proven => "proven",
-            Self::Unproven => "unproven",
-            Self::Unverified => "unverified",
-        }
-    }
-}
-
-/// What a try of the hub means for the assignment.
-enum Verdict {
-    Adopt(Standing),
-    Refused(Refusal),
-}
-
-impl Verdict {
-    const fn word(&self) -> &'static str {
-        match self {
-            Self::Adopt(proof) => proof.word(),
-            Self::Refused(_) => "refused",
-        }
-    }
-}
-
-fn hub_refuses(registered: &Registered, refusal: &Refusal) -> Failure {
-    let (hub, device) = (&registered.assignment.hub, &registered.assignment.device_id);
-    let message = format!(
-        "DPS has assigned {hub}, but that hub refuses {device} ({refusal}); a new identity takes \
-         time to spread; else look whether the device is disabled there, or the hub does not trust the certificate's CA"
-    );
-    Failure::new(Blame::Hub, message)
-}
-
-/// The custom allocation payload in this file.
-pub(crate) fn read_payload(path: &Path) -> Result<Value, Failure> {
-    /// In bytes: no message of DPS is larger.
-    const LARGEST: u64 = 128 * 1024;
-    let wrong = |why: String| Failure::new(Blame::Configuration, format!("dps.payload_file {}: {why}", path.display()));
-    let found = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;
-    // A pipe would be waited for, and a device may have no end.
-    if !found.is_file() || found.len() > LARGEST {
-        return Err(wrong("not a file of at most 128 KiB".to_owned()));
-    }
-    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    serde_json::from_slice(&text).map_err(|error| wrong(format!("not JSON: {error}")))
 }
 
 /// A moment by which something must have ended, or none.
