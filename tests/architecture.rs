@@ -14,7 +14,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["cli/output.rs"]),
-    ("x509_cert", &["attestation/x509.rs", "record.rs", "tls.rs"]),
+    ("sha1", &["identity/certificate.rs"]),
+    ("x509_cert", &["identity/certificate.rs", "record.rs", "tls.rs"]),
     ("rustix", &["files.rs", "main.rs"]),
     ("hmac", &["attestation/symmetric_key.rs", "identity.rs", "identity/"]),
 ];
