@@ -126,6 +126,7 @@ impl Connection {
                 self.send(&bytes[..bytes.len() / 2]).await?;
                 Err(Ended)
             }
+            Some(Delivery::LateDrop) => Err(Ended),
             Some(Delivery::Duplicate) => self.send(&[bytes.clone(), bytes].concat()).await,
             Some(Delivery::StaleRid | Delivery::OnlyStaleRid) | None => self.send(&bytes).await,
         }

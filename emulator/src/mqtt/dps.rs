@@ -47,7 +47,7 @@ pub(super) async fn serve(
     if let Some(Misdeed::Connack(code)) = fault {
         return link.connack(code).await;
     }
-    let admitted = link.service.admit(&scope, &registration_id, &credential(connect, peer));
+    let admitted = link.service.admit(via, &scope, &registration_id, &credential(connect, peer));
     let code = return_code(&link, connect, &registration_id, api_version, &admitted);
     link.connack(code).await?;
     if code != ACCEPTED {
@@ -80,7 +80,16 @@ fn return_code(link: &Link, connect: &Connect, id: &str, api_version: &str, admi
     match admitted {
         Ok(()) | Err(Refusal::Scope | Refusal::Device) => ACCEPTED,
         Err(Refusal::Name | Refusal::Nothing | Refusal::Malformed | Refusal::Audience | Refusal::Expired) => NOT_AUTHORIZED,
-        Err(Refusal::Signature | Refusal::OtherKind | Refusal::Certificate(_)) => match link.service.config.wrong_key_on_mqtt {
+        Err(
+            Refusal::Signature
+            | Refusal::OtherKind
+            | Refusal::Certificate(_)
+            | Refusal::KeyName
+            | Refusal::Unchallenged
+            | Refusal::EndorsementKey
+            | Refusal::OtherKeys
+            | Refusal::Transport,
+        ) => match link.service.config.wrong_key_on_mqtt {
             WrongKey::Response => ACCEPTED,
             WrongKey::Connack => NOT_AUTHORIZED,
         },
@@ -226,6 +235,7 @@ impl Session {
                 self.link.wire.send(&truth[..truth.len() / 2]).await?;
                 return Err(Ended);
             }
+            Some(Delivery::LateDrop) => return Err(Ended),
             Some(Delivery::Duplicate) => self.link.wire.send(&[truth.clone(), truth].concat()).await?,
             Some(Delivery::StaleRid) => {
                 let stale = self.packet(&format!("{rid}0"), answer);
