@@ -111,14 +111,14 @@ impl Service {
         }
     }
 
-    /// Checks the keys in the body of a call that has been admitted, if it has any.
+    /// Checks the keys in the body of a call that has been admitted, if they are a TPM's.
     pub(crate) fn same_keys(&self, id: &str, tpm: Option<&Value>) -> Result<(), Answer> {
-        let (Some(tpm), true) = (tpm, self.look(|state| state.find(id).is_some_and(|device| device.tpm().is_some()))) else {
+        let (Some(shown), true) = (tpm, self.look(|state| state.tpm(id).is_some())) else {
             return Ok(());
         };
-        let shown = self.shown(tpm).map_err(|message| Answer::error(400_000, &message))?;
+        let shown = self.shown(shown).map_err(|message| Answer::error(400_000, &message))?;
         let kinder = &self.config.kinder;
-        let checked = self.look(|state| state.find(id).and_then(Device::tpm).map_or(Ok(()), |tpm| tpm.repeats(&shown, kinder)));
+        let checked = self.look(|state| state.tpm(id).map_or(Ok(()), |tpm| tpm.repeats(&shown, kinder)));
         self.explain(id, &checked);
         checked.map_err(|refusal| Answer::refusal(&refusal))
     }
@@ -160,6 +160,13 @@ impl Service {
         }
         let storage = storage.restricted().map_err(|wrong| format!("tpm.storageRootKey: {wrong}."))?;
         Ok(Shown { endorsement, storage })
+    }
+}
+
+impl State {
+    /// The TPM behind a registration ID, if that is how the device is enrolled.
+    pub(crate) fn tpm(&self, registration_id: &str) -> Option<&Tpm> {
+        self.find(registration_id).and_then(Device::tpm)
     }
 }
 

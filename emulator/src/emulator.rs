@@ -194,13 +194,13 @@ impl Emulator {
 
     /// How many challenges the device's TPM was sent, those that a fault spoiled or kept back included.
     pub fn challenges(&self, registration_id: &str) -> u64 {
-        self.service.look(|state| state.find(registration_id).and_then(Device::tpm).map_or(0, Tpm::challenges))
+        self.service.look(|state| state.tpm(registration_id).map_or(0, Tpm::challenges))
     }
 
     /// How many hub keys the device's TPM was given, those that a fault spoiled or kept back included. The newest is the
     /// one that the hub accepts.
     pub fn hub_key_generation(&self, registration_id: &str) -> u64 {
-        self.service.look(|state| state.find(registration_id).and_then(Device::tpm).map_or(0, Tpm::hub_keys))
+        self.service.look(|state| state.tpm(registration_id).map_or(0, Tpm::hub_keys))
     }
 
     /// Whether a hub would let the device in with this token if it came now. Nobody is evicted by asking.

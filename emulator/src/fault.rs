@@ -332,6 +332,11 @@ mod tests {
             "tls: slow -1",
             "query: hub-name \\q",
             "connect: big 5",
+            "connect: late-drop",
+            "challenge: connack 5",
+            "challenge: stale-rid",
+            "challenge: no-hub",
+            "hub: wrong-blob",
         ] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }

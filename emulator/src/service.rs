@@ -178,7 +178,7 @@ impl Service {
 
     /// DPS device API §9.6.
     fn check_way(&self, via: Via, registration_id: &str) -> Result<(), Refusal> {
-        let is_tpm = self.look(|state| state.find(registration_id).is_some_and(|device| device.tpm().is_some()));
+        let is_tpm = self.look(|state| state.tpm(registration_id).is_some());
         let refused = is_tpm && via != Via::Https && !self.is_kinder(Kinder::Transport);
         if refused { Err(Refusal::Transport) } else { Ok(()) }
     }

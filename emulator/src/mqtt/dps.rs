@@ -227,15 +227,17 @@ impl Session {
         if let Some(delivery) = delivery {
             self.link.say(format!("! {}", delivery.name()));
         }
+        if delivery == Some(Delivery::LateDrop) {
+            return Err(Ended);
+        }
         self.link.service.say_answer(Some(&self.registration_id), answer);
         let truth = self.packet(rid, answer);
         match delivery {
-            None => self.link.wire.send(&truth).await?,
+            None | Some(Delivery::LateDrop) => self.link.wire.send(&truth).await?,
             Some(Delivery::Truncate) => {
                 self.link.wire.send(&truth[..truth.len() / 2]).await?;
                 return Err(Ended);
             }
-            Some(Delivery::LateDrop) => return Err(Ended),
             Some(Delivery::Duplicate) => self.link.wire.send(&[truth.clone(), truth].concat()).await?,
             Some(Delivery::StaleRid) => {
                 let stale = self.packet(&format!("{rid}0"), answer);

@@ -28,6 +28,11 @@ pub fn enrollment(more: &str) -> String {
     format!("[[enrollment]]\nregistration_id = \"{ID}\"\nendorsement_key = \"{}\"\n{more}\n", keys().0)
 }
 
+/// An emulator that starts at once: an RSA key for the server would take its time.
+pub fn emulator_for(service: &str, tables: &str) -> Emulator {
+    super::emulator(&format!("server_key = \"ecdsa\"\n{service}"), tables)
+}
+
 /// The body that shows these keys.
 pub fn body(endorsement: &str, storage: &str) -> String {
     json!({"registrationId": ID, "tpm": {"endorsementKey": endorsement, "storageRootKey": storage}}).to_string()
