@@ -1,13 +1,13 @@
 //! The shell around the core: does what the steps of a registration ask for, proves the result and adopts it.
 
+mod adopt;
 mod prove;
 mod register;
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::attestation::{Attestation, Validity};
+use crate::attestation::{Attestation, Key, Validity};
 use crate::blame::Blame;
 use crate::campaign::Campaign;
 use crate::clock::Clock;
@@ -16,13 +16,12 @@ use crate::failure::Failure;
 use crate::files::{self, Lock};
 use crate::id::RegistrationId;
 use crate::progress::Progress;
-use crate::protocol::KeySlot;
 use crate::protocol::registration::Registered;
-use crate::record::{Record, RecordError, Store, certainly_past, rfc3339};
+use crate::record::{Record, RecordError, Store, rfc3339};
+use crate::tpm::Memory;
 use crate::transcript::Transcript;
 use crate::transport::Limits;
 
-use prove::Standing;
 pub(crate) use register::read_payload;
 
 /// What programs on the gateway read, in the runtime directory.
@@ -43,6 +42,20 @@ pub struct Surroundings {
     pub progress: Progress,
 }
 
+/// What a registration has brought: the assignment, and with a TPM the key for its hub.
+#[derive(Debug, Clone)]
+struct Obtained {
+    registered: Registered,
+    memory: Option<Memory>,
+}
+
+impl Obtained {
+    fn key(&self) -> Key {
+        let hub_key = self.memory.as_ref().map(|memory| memory.hub_key.clone());
+        hub_key.map_or(Key::Enrolled(self.registered.slot), Key::Hub)
+    }
+}
+
 /// One device with its configuration, opened identity and memory.
 #[derive(Debug)]
 pub struct Agent {
@@ -55,22 +68,24 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Opens identity and record, and clears away what a killed predecessor has left half written. Asks nobody.
-    pub fn open(config: Config, surroundings: Surroundings) -> Result<Self, Failure> {
-        let Surroundings { root, credentials, transcript, progress } = surroundings;
-        let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref())?;
+    /// Opens identity and record, and clears away what a killed predecessor has left half written. Asks nobody. A TPM that is
+    /// not there yet is waited for, within this patience.
+    pub async fn open(config: Config, surroundings: Surroundings, patience: Duration) -> Result<Self, Failure> {
+        let store = Store::new(&config.state_directory);
+        let record = store.read().ok().flatten();
+        let clock = Clock::with_floor(record.as_ref().map(|record| record.assigned_at));
+        let attestation = open_attestation(&config, &surroundings, record, Deadline::after(&clock, patience), &clock).await?;
         warn_of_disputed(&config.attestation, attestation.registration_id());
         attestation.validity().inspect(|validity| warn_of_validity(*validity));
-        let store = Store::new(&config.state_directory);
         tidy(&store, &config.runtime_directory);
-        let known_good = store.read().ok().flatten().map(|record| record.assigned_at);
-        let clock = Clock::with_floor(known_good);
+        let Surroundings { transcript, progress, .. } = surroundings;
         Ok(Self { config, attestation, clock, store, transcript, progress })
     }
 
-    /// The record, if it is of this device, tenant and key. A damaged one is set aside, with a warning that names it.
+    /// The record, if it is of this device, tenant and key, and can still be used. A damaged one is set aside, with a warning that
+    /// names it.
     pub fn current(&self) -> Result<Option<Record>, Failure> {
-        Ok(self.remembered()?.filter(|record| self.is_ours(record)))
+        Ok(self.remembered()?.filter(|record| self.is_settled(record)))
     }
 
     /// Writes `assignment.json`, unless it is there already.
@@ -91,32 +106,35 @@ impl Agent {
         files::make_directory(&self.config.state_directory, 0o700)?;
         let _alone = self.alone(end).await?;
         if let Some(record) = self.current()?.filter(|_| !anew) {
-            return self.publish(&record).map(|()| record);
+            return self.hand_off(&record).await.map(|()| record);
         }
         self.store.prepare()?;
         files::make_directory(&self.config.runtime_directory, 0o755)?;
         files::probe_directory(&self.config.runtime_directory)?;
         self.believable_clock(end).await?;
-        let previous = self.remembered()?;
-        let registered = self.register(end).await?;
-        let (registered, proof) = self.prove(registered, previous.as_ref(), end).await?;
-        self.adopt(&registered, proof, previous)
-    }
-
-    /// Provisions unless there is a record, publishes it, and stays until `shutdown`.
-    pub async fn run(&self, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
-        tokio::select! {
-            () = shutdown => Ok(()),
-            end = self.campaign() => end,
+        let remembered = self.remembered()?;
+        if let Some(record) = self.resume(remembered.clone().filter(|_| !anew), end).await? {
+            return Ok(record);
         }
+        let previous = remembered.and_then(Record::adopted);
+        self.tell_of_changes(previous.as_ref());
+        let obtained =
+            self.register(end, previous.as_ref()).await.map_err(|failure| self.explained(failure, previous.as_ref()))?;
+        let (obtained, proof) = self.prove(obtained, previous.as_ref(), end).await?;
+        self.adopt(&obtained, proof, previous.as_ref()).await
     }
 
-    /// Registrations without end: each failure is waited for as its blame deserves.
-    async fn campaign(&self) -> Result<(), Failure> {
+    /// Provisions unless there is a record, publishes it, and stays. Registrations without end: each failure is waited for as its
+    /// blame deserves.
+    pub async fn run(&self) -> Result<(), Failure> {
         let mut campaign = Campaign::new(seed());
+        // What was adopted serves until something better is; with a TPM also while nobody knows how a registration ended.
+        if let Some(record) = self.remembered()?.and_then(Record::adopted).filter(|record| self.is_ours(record)) {
+            self.publish(&record)?;
+        }
         let record = loop {
             let tried = match self.current() {
-                Ok(Some(record)) => self.publish(&record).map(|()| record),
+                Ok(Some(record)) => self.hand_off(&record).await.map(|()| record),
                 Ok(None) => self.provision(Campaign::PATIENCE, false).await,
                 Err(failure) => Err(failure),
             };
@@ -168,46 +186,20 @@ impl Agent {
         Ok(())
     }
 
-    fn adopt(&self, registered: &Registered, proof: Standing, previous: Option<Record>) -> Result<Record, Failure> {
-        let record = self.record_of(registered, proof, previous);
-        self.store.write(&record)?;
-        self.publish(&record)?;
-        Ok(record)
-    }
-
-    fn record_of(&self, registered: &Registered, proof: Standing, previous: Option<Record>) -> Record {
-        let assignment = &registered.assignment;
-        let mut record = Record {
-            version: Record::VERSION,
-            generation: 1,
-            id_scope: self.config.dps.id_scope.to_string(),
-            registration_id: self.attestation.registration_id().to_string(),
-            identity: self.attestation.fingerprint(),
-            attestation: self.attestation.method().to_owned(),
-            assigned_hub: assignment.hub.to_string(),
-            device_id: assignment.device_id.to_string(),
-            substatus: assignment.substatus.clone(),
-            payload: assignment.payload.clone(),
-            assigned_at: certainly_past(self.clock.now(), assignment.updated.as_deref()),
-            proof: proof.word().to_owned(),
-            transport: registered.via.name().to_owned(),
-            key: match registered.slot {
-                KeySlot::Primary => "primary",
-                KeySlot::Secondary => "secondary",
-            }
-            .to_owned(),
-            later: serde_json::Map::new(),
-        };
-        if let Some(previous) = previous {
-            record.generation = previous.generation.saturating_add(u64::from(!record.hands_off_the_same_as(&previous)));
-            record.later = previous.later;
-        }
-        record
-    }
-
     fn is_ours(&self, record: &Record) -> bool {
         let (scope, id) = (self.config.dps.id_scope.as_str(), self.attestation.registration_id().as_str());
         record.belongs_to(scope, id, &self.attestation.fingerprint())
+    }
+
+    /// Whether it is ours, was adopted, and nothing has been begun since then that may have made it worthless.
+    fn is_settled(&self, record: &Record) -> bool {
+        self.is_ours(record) && !record.unfinished && record.proof != Record::UNTRIED && self.can_sign_by(record)
+    }
+
+    /// Whether the TPM still has the storage key of the record's hub key. A TPM that was cleared has not.
+    fn can_sign_by(&self, record: &Record) -> bool {
+        let kept = record.tpm.as_ref().map(|memory| &memory.keys.storage_key.public);
+        self.attestation.tpm_keys().is_none_or(|now| kept == Some(&now.storage_key.public))
     }
 
     /// The record, whoever's it is. A damaged one is set aside.
@@ -219,6 +211,29 @@ impl Agent {
                 Ok(None)
             }
             other => Ok(other?),
+        }
+    }
+}
+
+async fn open_attestation(
+    config: &Config,
+    surroundings: &Surroundings,
+    record: Option<Record>,
+    end: Deadline,
+    clock: &Clock,
+) -> Result<Attestation, Failure> {
+    let remembered = record.and_then(|record| record.tpm);
+    let credentials = surroundings.credentials.as_deref();
+    let mut told = false;
+    loop {
+        match Attestation::open(&config.attestation, &surroundings.root, credentials, remembered.as_ref()).await {
+            Err(absent) if absent.is_absent_tpm() && !end.left(clock).is_zero() => {
+                if !std::mem::replace(&mut told, true) {
+                    surroundings.progress.doing(format_args!("waiting for the TPM: {absent}"));
+                }
+                tokio::time::sleep(end.left(clock).min(Duration::from_millis(500))).await;
+            }
+            other => return Ok(other?),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Agent, Deadline, limits, seed};
+use super::{Agent, Deadline, Obtained, limits, seed};
+use crate::attestation::Key;
 use crate::blame::Blame;
 use crate::config::Verify;
 use crate::failure::Failure;
@@ -23,61 +24,79 @@ impl Agent {
     /// Tries the hub with the new credential, where the configuration wants that and something is new.
     pub(super) async fn prove(
         &self,
-        registered: Registered,
+        obtained: Obtained,
         previous: Option<&Record>,
         end: Deadline,
-    ) -> Result<(Registered, Standing), Failure> {
-        let Assignment { hub, device_id, .. } = &registered.assignment;
+    ) -> Result<(Obtained, Standing), Failure> {
+        let Assignment { hub, device_id, .. } = &obtained.registered.assignment;
         let same = |record: &&Record| {
             record.assigned_hub == hub.as_str() && record.device_id == device_id.as_str() && self.is_ours(record)
         };
+        let is_known = |record: &Record| record.proof == Standing::Proven.word() && obtained.memory.is_none();
         match (self.config.hub.verify, previous.filter(same)) {
-            (Verify::Never, _) => Ok((registered, Standing::Unverified)),
-            (Verify::OnChange, Some(record)) if record.proof == Standing::Proven.word() => Ok((registered, Standing::Proven)),
-            (Verify::OnChange, _) => self.prove_until_accepted(registered, end).await,
+            (Verify::Never, _) => Ok((obtained, Standing::Unverified)),
+            (Verify::OnChange, Some(record)) if is_known(record) => Ok((obtained, Standing::Proven)),
+            (Verify::OnChange, _) => self.prove_until_accepted(obtained, previous, end).await,
         }
     }
 
     /// A refusal is repeated, since a new identity takes time to spread, with one more registration among the tries.
-    async fn prove_until_accepted(&self, mut registered: Registered, end: Deadline) -> Result<(Registered, Standing), Failure> {
-        let end = end.or_after(&self.clock, HUB_PATIENCE);
-        let probe = Proof::new(&self.config, &self.attestation, self.clock, &self.transcript)?;
+    async fn prove_until_accepted(
+        &self,
+        mut obtained: Obtained,
+        previous: Option<&Record>,
+        end: Deadline,
+    ) -> Result<(Obtained, Standing), Failure> {
+        let until = end.or_after(&self.clock, HUB_PATIENCE);
+        let probe = self.probe()?;
         let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20), seed());
         let (mut tries, mut said) = (0, None);
+        self.keep_untried(&obtained, previous)?;
         loop {
             tries += 1;
-            let refusal = match (self.try_hub(&probe, &registered, end).await?, said.take()) {
+            let assignment = &obtained.registered.assignment;
+            let refusal = match (self.try_hub(&probe, assignment, &obtained.key(), until).await?, said.take()) {
                 (Verdict::Refused(refusal), _) => refusal,
                 // The only word of this hub was no, and its silence takes nothing back.
                 (Verdict::Adopt(Standing::Unproven), Some(refusal)) => refusal,
-                (Verdict::Adopt(standing), _) => return Ok((registered, standing)),
+                (Verdict::Adopt(standing), _) => return Ok((obtained, standing)),
             };
             let wait = backoff.wait().max(Duration::from_millis(500));
-            if wait >= end.left(&self.clock) {
-                return Err(hub_refuses(&registered, &refusal));
+            if wait >= until.left(&self.clock) {
+                return Err(hub_refuses(&obtained.registered, &refusal));
             }
-            self.progress
-                .wait(wait, &format_args!("the hub {} refuses the new identity so far", registered.assignment.hub))
-                .await;
+            let hub = &assignment.hub;
+            self.progress.wait(wait, &format_args!("the hub {hub} refuses the new identity so far")).await;
             if tries == TRIES_BEFORE_ANOTHER_REGISTRATION {
-                registered = self.register(end).await?;
+                obtained = self.register(until, None).await?;
+                self.keep_untried(&obtained, previous)?;
             }
             said = Some(refusal);
         }
     }
 
-    async fn try_hub(&self, probe: &Proof<'_>, registered: &Registered, end: Deadline) -> Result<Verdict, Failure> {
+    pub(super) fn probe(&self) -> Result<Proof<'_>, Failure> {
+        Ok(Proof::new(&self.config, &self.attestation, self.clock, &self.transcript)?)
+    }
+
+    pub(super) async fn try_hub(
+        &self,
+        probe: &Proof<'_>,
+        assignment: &Assignment,
+        key: &Key,
+        end: Deadline,
+    ) -> Result<Verdict, Failure> {
         let limits = limits(end.no_sooner_than(&self.clock, SHORTEST_TRY).0);
-        let hub = &registered.assignment.hub;
-        self.progress.doing(format_args!("trying the hub {hub} as {}", registered.assignment.device_id));
-        let verdict = match probe.try_hub(&registered.assignment, registered.slot, limits).await {
+        let hub = &assignment.hub;
+        self.progress.doing(format_args!("trying the hub {hub} as {}", assignment.device_id));
+        let verdict = match probe.try_hub(assignment, key, limits).await {
             Attempt::Proven => Verdict::Adopt(Standing::Proven),
             Attempt::Unreachable(lost) => {
                 tracing::warn!("the hub {hub} could not be reached: {lost}");
                 Verdict::Adopt(Standing::Unproven)
             }
             Attempt::Refused(answer) => Verdict::Refused(wire::refusal(&answer, None)),
-            Attempt::Untrusted(lost) => return Err(Failure::new(lost.blame(), lost.to_string())),
+            Attempt::Untrusted(lost) | Attempt::Unable(lost) => return Err(Failure::new(lost.blame(), lost.to_string())),
         };
         self.transcript.line(format_args!("= {}", verdict.word()));
         Ok(verdict)
@@ -90,6 +109,8 @@ pub(super) enum Standing {
     Proven,
     Unproven,
     Unverified,
+    /// Not tried yet: not adopted either.
+    Untried,
 }
 
 impl Standing {
@@ -98,12 +119,13 @@ impl Standing {
             Self::Proven => "proven",
             Self::Unproven => "unproven",
             Self::Unverified => "unverified",
+            Self::Untried => Record::UNTRIED,
         }
     }
 }
 
 /// What a try of the hub means for the assignment.
-enum Verdict {
+pub(super) enum Verdict {
     Adopt(Standing),
     Refused(Refusal),
 }

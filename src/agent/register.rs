@@ -4,22 +4,30 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Agent, Deadline, limits, seed};
+use super::{Agent, Deadline, Obtained, limits, seed};
 use crate::blame::Blame;
 use crate::config::Payload;
 use crate::failure::Failure;
-use crate::protocol::registration::{self, Exchange, Policy, Registered, Step};
-use crate::protocol::{Via, wire};
+use crate::protocol::registration::{self, Errand, Exchange, Import, Policy, Registered, Step};
+use crate::protocol::{Lost, Via, wire};
+use crate::record::Record;
+use crate::tpm::Memory;
 use crate::transport::{Service, note};
 
 impl Agent {
-    pub(super) async fn register(&self, end: Deadline) -> Result<Registered, Failure> {
-        let body = wire::register_body(self.attestation.registration_id(), self.payload()?.as_ref());
+    pub(super) async fn register(&self, end: Deadline, previous: Option<&Record>) -> Result<Obtained, Failure> {
+        let shown = self.attestation.shown_keys();
+        let body = wire::register_body(self.attestation.registration_id(), self.payload()?.as_ref(), shown.as_ref());
         let mut service = Service::new(&self.config, &self.attestation, self.clock, &self.transcript, body)?;
         let mut step = registration::begin(self.policy(end)?, self.clock.instant());
+        let mut memory = None;
         let done = loop {
             step = match step {
                 Step::Exchange(exchange) => self.exchange(&mut service, exchange).await,
+                Step::Import(import) => {
+                    self.expect_the_worst_of(previous)?;
+                    self.import(&mut service, import, &mut memory).await
+                }
                 Step::Pause(pause) => {
                     self.transcript.line(format_args!("pause {:.3}", pause.length().as_secs_f64()));
                     if !pause.keeps() {
@@ -32,7 +40,37 @@ impl Agent {
             };
         };
         service.close().await;
-        self.conclude(done.map_err(Failure::from))
+        let registered = self.conclude(done.map_err(Failure::from))?;
+        Ok(Obtained { registered, memory })
+    }
+
+    /// From here on the service may give the TPM another hub key and let the old one go. Whoever starts after a power cut has to
+    /// know that, whatever it cut.
+    fn expect_the_worst_of(&self, previous: Option<&Record>) -> Result<(), Failure> {
+        match previous.filter(|record| self.is_settled(record)) {
+            None => Ok(()),
+            Some(_) if self.remembered()?.is_some_and(|record| record.unfinished) => Ok(()),
+            Some(record) => Ok(self.store.write(&Record { unfinished: true, ..record.clone() })?),
+        }
+    }
+
+    async fn import(&self, service: &mut Service<'_>, import: Import, memory: &mut Option<Memory>) -> Step {
+        self.progress.doing(format_args!("giving the key that {} sent to the TPM", self.config.dps.host));
+        let done = match import.errand() {
+            Errand::Answer => service.answer(import.key()).await,
+            Errand::Keep => self.attestation.import(import.key()).await.map(|imported| *memory = Some(imported)),
+        };
+        match done {
+            Ok(()) => {
+                self.transcript.line(format_args!("= {}", import.errand().word()));
+                import.imported()
+            }
+            Err(error) => {
+                let lost = Lost::from(error);
+                note(&self.transcript, &lost);
+                import.lost(lost, self.clock.instant())
+            }
+        }
     }
 
     async fn exchange(&self, service: &mut Service<'_>, exchange: Exchange) -> Step {
@@ -71,7 +109,8 @@ impl Agent {
             routes.sort_by_key(|via| *via != worked);
         }
         let second_key = self.attestation.has_second_key();
-        Ok(Policy { patience: end.left(&self.clock), routes, second_key, seed: seed() })
+        let challenged = self.attestation.is_challenged();
+        Ok(Policy { patience: end.left(&self.clock), routes, second_key, challenged, seed: seed() })
     }
 
     fn payload(&self) -> Result<Option<Value>, Failure> {

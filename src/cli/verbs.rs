@@ -1,6 +1,7 @@
 //! What each verb does.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,15 +25,21 @@ pub async fn run(cli: &Cli) -> Ended {
     let no_signals = |error| Failure::new(Blame::Storage, format!("signals cannot be received: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    // Whoever stops us before we are ready stops us as cleanly as later.
-    let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), Progress::Log))?;
     let shutdown = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    agent.run(shutdown).await?;
+    // Whoever stops us before we are ready stops us as cleanly as later.
+    let work = async {
+        let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), Progress::Log), Duration::MAX).await?;
+        agent.run().await
+    };
+    tokio::select! {
+        () = shutdown => {}
+        ended = work => ended?,
+    }
     tracing::info!("stopped");
     Ok(0)
 }
@@ -42,7 +49,7 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
     let config = load(cli)?;
     let transcript = transcript(options.transcript.as_ref())?;
     let progress = Progress::for_person();
-    let agent = Agent::open(config, surroundings(transcript, progress))?;
+    let agent = Agent::open(config, surroundings(transcript, progress), options.timeout).await?;
     let valid = if options.force { None } else { agent.current()? };
     let record = match valid {
         Some(record) => {
@@ -51,7 +58,7 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
                     "there is a valid assignment, so DPS is not asked and the transcript stays empty; --force registers anew"
                 );
             }
-            agent.publish(&record)?;
+            agent.hand_off(&record).await?;
             record
         }
         None => {
@@ -78,7 +85,7 @@ pub fn status(cli: &Cli) -> Ended {
         }
         other => other?,
     };
-    let record = record.filter(|record| is_configured(record, &config));
+    let record = record.and_then(Record::adopted).filter(|record| is_configured(record, &config));
     match (&record, cli.json) {
         (Some(record), true) => output::print_json(&with(told(record), "provisioned", json!(true)))?,
         (Some(record), false) => output::print(&in_words(record))?,

@@ -21,6 +21,11 @@ pub enum TpmError {
 }
 
 impl TpmError {
+    /// Whether there is no TPM yet: some appear late.
+    pub fn is_absent(&self) -> bool {
+        false
+    }
+
     /// Whom to blame.
     pub fn blame(&self) -> Blame {
         match self {

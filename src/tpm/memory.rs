@@ -60,6 +60,11 @@ pub enum HubKey {
 }
 
 impl HubKey {
+    /// Whether it is at a handle and nowhere else.
+    pub fn is_kept(&self) -> bool {
+        matches!(self, Self::Kept { .. })
+    }
+
     /// What tells it from every other key.
     pub fn name(&self) -> Name {
         let (Self::Wrapped { public, .. } | Self::Kept { public, .. }) = self;
@@ -79,6 +84,26 @@ impl fmt::Debug for HubKey {
 /// The name of an object: its hash algorithm, SHA-256, and the digest of its public area (TPM 2.0 Part 1, names).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name(Vec<u8>);
+
+impl Name {
+    fn from_text(text: &str) -> Option<Self> {
+        let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok().filter(|_| pair.len() == 2));
+        pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect::<Option<_>>().map(Self)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::from_text(&text).ok_or_else(|| serde::de::Error::custom("not the name of an object, in hexadecimal"))
+    }
+}
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

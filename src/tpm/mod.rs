@@ -31,6 +31,8 @@ pub struct Auths {
 /// What a verb that writes the identity handle came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placed {
+    /// No handle is configured.
+    Nowhere,
     /// The hub key was there already.
     Already,
     /// It is there now.
@@ -97,7 +99,7 @@ impl Tpm {
     pub async fn identify(&self) -> Result<Identification, TpmError> {
         Err(TpmError::NotBuilt)
     }
-
-    /// Waits until no verb is at work any more.
-    pub fn quiesce(&self) {}
 }
+
+/// Waits until no verb is at work any more, whoever asked for it.
+pub fn quiesce() {}
