@@ -1,5 +1,6 @@
 //! How this device proves who it is. Key material does not leave this module: tokens and signatures do.
 
+mod enroll;
 mod symmetric_key;
 mod tpm;
 mod x509;
@@ -20,6 +21,7 @@ use crate::protocol::{AuthenticationKey, KeySlot};
 use crate::secret::{Secret, SecretFileError, read_secret_file};
 use crate::tls::TlsError;
 use crate::tpm::{HubKey, Keys, Memory, Name, Placed, TpmError};
+pub use enroll::enrollment;
 use symmetric_key::SymmetricKey;
 use tpm::Attended;
 pub use x509::Validity;

@@ -1,7 +1,9 @@
 //! The command line: what was typed, which verb does it, what is printed and with which exit code it ends.
 
 mod args;
+mod identity;
 mod output;
+mod token;
 mod verbs;
 
 use std::ffi::OsString;
@@ -25,6 +27,8 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         Verb::Run => verbs::run(&cli).await,
         Verb::Provision(options) => verbs::provision(&cli, options).await,
         Verb::Status => verbs::status(&cli),
+        Verb::Identity(options) => identity::identity(&cli, options).await,
+        Verb::Token(options) => token::token(&cli, options).await,
         Verb::Check(options) => verbs::check(&cli, options).await,
         Verb::Config(what) => verbs::config(&cli, what),
     };

@@ -18,7 +18,7 @@ use crate::record::{Record, RecordError, Store, rfc3339};
 use crate::transcript::Transcript;
 
 /// What a verb ends with: its exit code, or a failure that is still to be told.
-type Ended = Result<u8, Failure>;
+pub(super) type Ended = Result<u8, Failure>;
 
 /// `run`
 pub async fn run(cli: &Cli) -> Ended {
@@ -78,14 +78,7 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
 /// `status`
 pub fn status(cli: &Cli) -> Ended {
     let config = load(cli)?;
-    let store = Store::new(&config.state_directory);
-    let record = match store.read() {
-        Err(error @ RecordError::Damaged { .. }) => {
-            return Err(Failure::new(error.blame(), format!("{error}; the next registration replaces it")));
-        }
-        other => other?,
-    };
-    let record = record.and_then(Record::adopted).filter(|record| is_configured(record, &config));
+    let record = recorded(&config)?;
     match (&record, cli.json) {
         (Some(record), true) => output::print_json(&with(told(record), "provisioned", json!(true)))?,
         (Some(record), false) => output::print(&in_words(record))?,
@@ -130,6 +123,17 @@ pub fn config(cli: &Cli, what: &args::Config) -> Ended {
     Ok(if loaded.is_ok() { 0 } else { Blame::Configuration.exit_code() })
 }
 
+/// The record of the configured device that is adopted, if there is one.
+pub(super) fn recorded(config: &Config) -> Result<Option<Record>, Failure> {
+    let record = match Store::new(&config.state_directory).read() {
+        Err(error @ RecordError::Damaged { .. }) => {
+            return Err(Failure::new(error.blame(), format!("{error}; the next registration replaces it")));
+        }
+        other => other?,
+    };
+    Ok(record.and_then(Record::adopted).filter(|record| is_configured(record, config)))
+}
+
 /// Whether the record is of the configured device, as far as the configuration alone tells: no key is opened for `status`.
 fn is_configured(record: &Record, config: &Config) -> bool {
     let named = match config.attestation.registration_id() {
@@ -140,7 +144,7 @@ fn is_configured(record: &Record, config: &Config) -> bool {
 }
 
 /// The configuration; what is worth a warning is logged.
-fn load(cli: &Cli) -> Result<Config, Failure> {
+pub(super) fn load(cli: &Cli) -> Result<Config, Failure> {
     let loaded = Config::load(&source(cli), &environment);
     let Loaded { config, warnings, .. } = loaded.map_err(|errors| Failure::new(Blame::Configuration, errors.to_string()))?;
     for warning in warnings {
@@ -156,7 +160,7 @@ fn source(cli: &Cli) -> Source {
     }
 }
 
-fn surroundings(transcript: Transcript, progress: Progress) -> Surroundings {
+pub(super) fn surroundings(transcript: Transcript, progress: Progress) -> Surroundings {
     let credentials = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     Surroundings { root: PathBuf::from("/"), credentials, transcript, progress }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Certificate, of_endorsement_key};
@@ -188,7 +190,10 @@ fn tpm_json(tpm: &Identification) -> Value {
             shown["error"] = Value::Null;
             shown
         }
-        Some(Err(error)) => json!({ "error": error }),
+        Some(Err(error)) => {
+            let der = tpm.certificate.as_deref().unwrap_or_default();
+            json!({ "matches": null, "error": error, "certificate": STANDARD.encode(der) })
+        }
     };
     json!({
         "endorsementKey": key.text(),
