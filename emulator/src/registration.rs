@@ -167,24 +167,28 @@ impl State {
                 let (code, message) = (fail.code, fail.message.clone());
                 failed(device, operation, code, &message)
             }
-            None => {
-                let assignment = assign(device, default_hub);
-                let (proof, key) = hub_credential(device, operation, lie);
-                let mut state = registration_state(device, &assignment);
-                if let Some(key) = key {
-                    state["tpm"]["authenticationKey"] = key.into();
-                }
-                if let Some(proof) = proof {
-                    let name = device.registration_id.clone();
-                    self.hubs.add(&assignment.hub, &assignment.device_id, Identity::new(name, proof));
-                }
-                json!({"operationId": operation, "status": "assigned", "registrationState": state})
-            }
+            None => self.assigned(id, operation, lie, default_hub).unwrap_or_default(),
         };
         if let Some(lie) = lie {
             distort(&mut result, lie);
         }
         Answer::json(200, &result)
+    }
+
+    /// The result of an assignment; the hub knows of it when this returns.
+    fn assigned(&mut self, id: &str, operation: &str, lie: Option<&Lie>, default_hub: &str) -> Option<Value> {
+        let device = self.device(id)?;
+        let assignment = assign(device, default_hub);
+        let mut state = registration_state(device, &assignment);
+        let (proof, key) = hub_credential(device, operation, lie);
+        if let Some(key) = key {
+            state["tpm"]["authenticationKey"] = key.into();
+        }
+        if let Some(proof) = proof {
+            let name = device.registration_id.clone();
+            self.hubs.add(&assignment.hub, &assignment.device_id, Identity::new(name, proof));
+        }
+        Some(json!({"operationId": operation, "status": "assigned", "registrationState": state}))
     }
 }
 

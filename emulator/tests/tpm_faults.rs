@@ -104,3 +104,22 @@ fn an_answer_that_was_lost_can_be_asked_for_again() {
     assert_eq!(emulator.hub_key_generation(ID), 1, "the same key");
     assert!(emulator.hub_accepts(ID, &hub_token(&key, "localhost")));
 }
+
+#[test]
+fn faults_that_any_device_can_meet() {
+    let emulator = faulty("connect: status 503");
+    assert_eq!(show(&emulator).unwrap().status, 503);
+    let result = |fault: &str| {
+        emulator.set_faults(ID, &[fault]).unwrap();
+        let (mut device, operation) = running(&emulator);
+        let answer = device.query(&operation).unwrap();
+        (answer.status, answer.json())
+    };
+    assert_eq!(result("register: assigning-forever").0, 202);
+    assert_eq!(result("query: lost-operation").1["errorCode"], 404_203);
+    assert_eq!(emulator.hub_key_generation(ID), 0);
+    let (_, answer) = result("query: no-hub");
+    assert_eq!(answer["registrationState"].get("assignedHub"), None);
+    assert!(activated(&answer["registrationState"]["tpm"]["authenticationKey"]).is_ok());
+    assert_eq!(result("query: unknown-status pending").1["status"], "pending");
+}

@@ -3,6 +3,7 @@
 mod adopt;
 mod prove;
 mod register;
+mod take_over;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use crate::transcript::Transcript;
 use crate::transport::Limits;
 
 pub(crate) use register::read_payload;
+pub use take_over::Given;
 
 /// What programs on the gateway read, in the runtime directory.
 const ASSIGNMENT: &str = "assignment.json";
@@ -286,6 +288,10 @@ impl Deadline {
     /// The later of this and a moment from now.
     fn no_sooner_than(self, clock: &Clock, from_now: Duration) -> Self {
         Self(self.0.and_then(|end| clock.instant().checked_add(from_now).map(|least| end.max(least))))
+    }
+
+    fn moment(self) -> Option<Instant> {
+        self.0
     }
 
     fn left(self, clock: &Clock) -> Duration {

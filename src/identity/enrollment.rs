@@ -11,7 +11,7 @@ use super::{Certificate, of_endorsement_key};
 use crate::config::Encoding;
 use crate::id::RegistrationId;
 use crate::record::rfc3339;
-use crate::tpm::{Identification, Keys, PublicArea};
+use crate::tpm::{Identification, Keys};
 
 /// The columns of [`Enrollment::csv_line`]. New ones come last.
 pub const CSV_HEADER: &str =
@@ -169,14 +169,9 @@ fn kept(handle: Option<u32>) -> String {
 fn certified(tpm: &Identification) -> Option<Result<(Certificate, bool), String>> {
     let der = tpm.certificate.as_deref()?;
     Some(Certificate::parse(der).map(|certificate| {
-        let is_ours = modulus(&tpm.keys.endorsement_key).is_some_and(|modulus| certificate.is_for(modulus));
+        let is_ours = tpm.keys.endorsement_key.modulus().is_some_and(|modulus| certificate.is_for(modulus));
         (certificate, is_ours)
     }))
-}
-
-/// The modulus of an RSA-2048 key: it ends the public area (TPM 2.0 Part 2, TPMT_PUBLIC).
-fn modulus(key: &PublicArea) -> Option<&[u8]> {
-    key.bytes().last_chunk::<258>()?.strip_prefix(&[0x01, 0x00])
 }
 
 fn tpm_json(tpm: &Identification) -> Value {

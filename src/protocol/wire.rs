@@ -101,6 +101,20 @@ fn key(object: &Value) -> Result<Option<AuthenticationKey>, Lost> {
     object["authenticationKey"].as_str().map(AuthenticationKey::parse).transpose().map_err(nonsense)
 }
 
+/// What the registration status lookup tells of a device that is assigned (DPS device API, HTTPS).
+///
+/// # Errors
+/// [`Lost::Nonsense`] if it is not assigned, or the answer is none.
+pub fn looked_up(answer: &Answer, id: &RegistrationId) -> Result<Assignment, Lost> {
+    let state: Value =
+        serde_json::from_slice(&answer.body).map_err(|error| nonsense(format!("the body is no JSON ({error})")))?;
+    match text(&state, "status").as_deref() {
+        Some("assigned") => assignment(&state, id),
+        Some(other) => Err(nonsense(format!("the device is {other:?} and not assigned"))),
+        None => Err(nonsense("the body has no status")),
+    }
+}
+
 /// The operation to ask for next. An answer to a query may leave out what we have asked with.
 fn operation(request: &Request, body: &Value) -> Result<OperationId, Lost> {
     match (body["operationId"].as_str(), request) {
@@ -259,6 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn a_lookup_tells_the_assignment_of_a_device_that_has_one() {
+        let told = |body: &str| looked_up(&answer(200, body), &id()).map_err(|lost| lost.to_string());
+        let assigned =
+            told(r#"{"registrationId":"my-device-01","status":"assigned","assignedHub":"h.net","deviceId":"d"}"#).unwrap();
+        assert_eq!((assigned.hub.as_str(), assigned.device_id.as_str()), ("h.net", "d"));
+        for (body, why) in [
+            (r#"{"status":"disabled"}"#, "the answer makes no sense: the device is \"disabled\" and not assigned"),
+            ("{}", "the answer makes no sense: the body has no status"),
+            (r#"{"status":"assigned","assignedHub":"h.net"}"#, "the answer makes no sense: it assigns without deviceId"),
+        ] {
+            assert_eq!(told(body).unwrap_err(), why);
+        }
+    }
+
+    #[test]
     fn a_refusal_keeps_code_words_and_tracking_id() {
         let body = r#"{"errorCode":401002,"trackingId":"8ad0463c","message":"Invalid\ncertificate.","timestampUtc":"2020-04-10T05:24:22Z"}"#;
         let Ok(Reply::Refused(refusal)) = decoded(401, body) else { panic!() };
@@ -318,6 +347,11 @@ mod tests {
         assert_eq!(
             String::from_utf8(register_body(&id(), Some(&payload), None)).unwrap(),
             r#"{"payload":{"modelId":"dtmi:com:example:Thermostat;1"},"registrationId":"my-device-01"}"#
+        );
+        let tpm = TpmKeys { endorsement_key: "AToA".into(), storage_root_key: "ARoA".into() };
+        assert_eq!(
+            String::from_utf8(register_body(&id(), None, Some(&tpm))).unwrap(),
+            r#"{"registrationId":"my-device-01","tpm":{"endorsementKey":"AToA","storageRootKey":"ARoA"}}"#
         );
     }
 }

@@ -86,6 +86,11 @@ impl fmt::Debug for HubKey {
 pub struct Name(Vec<u8>);
 
 impl Name {
+    /// As the TPM has it: algorithm and digest.
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     fn from_text(text: &str) -> Option<Self> {
         let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok().filter(|_| pair.len() == 2));
         pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect::<Option<_>>().map(Self)

@@ -29,13 +29,13 @@ fn a_tpm_is_challenged_and_gets_its_key_on_one_connection() {
         "> connect https
          > challenge
          < CHALLENGE
-         = imports answered
+         = answered
          > register
          < ASSIGNING
          pause 2
          > query 4.d
          < ASSIGNED
-         = imports imported
+         = imported
          = assigned h.net d",
     );
 }
@@ -52,7 +52,7 @@ fn a_key_that_the_tpm_does_not_take_means_another_registration_and_the_third_is_
          > connect https
          > challenge
          < CHALLENGE
-         = imports answered
+         = answered
          > register
          < ASSIGNED
          ! nonsense damaged
@@ -60,7 +60,7 @@ fn a_key_that_the_tpm_does_not_take_means_another_registration_and_the_third_is_
          > connect https
          > challenge
          < CHALLENGE
-         = imports answered
+         = answered
          > register
          < ASSIGNED
          ! nonsense damaged
@@ -71,7 +71,7 @@ fn a_key_that_the_tpm_does_not_take_means_another_registration_and_the_third_is_
 #[test]
 fn a_hub_without_its_key_is_registered_for_again() {
     let without = r#"< 200 {"operationId":"4.d","status":"assigned","registrationState":{"assignedHub":"h.net","deviceId":"d"}}"#;
-    let registration = format!("> connect https\n> challenge\n< CHALLENGE\n= imports answered\n> register\n{without}\n");
+    let registration = format!("> connect https\n> challenge\n< CHALLENGE\n= answered\n> register\n{without}\n");
     play_with_key(tpm(), &format!("{registration}pause ..1\n{registration}pause ..2\n{registration}= gave-up peer"));
 }
 
@@ -125,7 +125,7 @@ fn an_answer_that_has_grown_old_is_made_anew_once() {
             "> connect https
              > challenge
              < CHALLENGE
-             = imports answered
+             = answered
              > register
              < ASSIGNING
              pause 2
@@ -133,7 +133,7 @@ fn an_answer_that_has_grown_old_is_made_anew_once() {
              {refused}
              > challenge
              < CHALLENGE
-             = imports answered
+             = answered
              > register
              {refused}
              = gave-up unauthorized"
@@ -160,14 +160,14 @@ fn a_lost_register_call_is_repeated_with_the_same_answer() {
         "> connect https
          > challenge
          < CHALLENGE
-         = imports answered
+         = answered
          > register
          ! reply silence
          pause ..1
          > connect https
          > register
          < ASSIGNED
-         = imports imported
+         = imported
          = assigned h.net d",
     );
 }

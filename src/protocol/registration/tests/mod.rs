@@ -40,7 +40,7 @@ fn play(policy: Policy, transcript: &str) {
             play.loses(loss);
         } else if let Some(length) = known("pause ") {
             play.pauses(length, number);
-        } else if let Some(errand) = known("= imports ") {
+        } else if let Some(errand @ ("answered" | "imported")) = known("= ") {
             play.imports(errand);
         } else {
             play.ends(known("= ").expect("a line of the notation"));
