@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod cutter;
+mod flights;
+mod happy;
+mod hostile_gateway;
 mod relay;
 mod swtpm;
 mod tls_relay;
