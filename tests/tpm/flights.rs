@@ -11,13 +11,10 @@ pub struct Flights {
     counts: Arc<Mutex<Counts>>,
 }
 
-/// What has passed so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// TCP connections.
-    pub connections: usize,
-    /// How often the client had to wait for the server: TCP's own handshake, and each time that the server answers.
-    pub round_trips: usize,
+#[derive(Default)]
+struct Counts {
+    connections: usize,
+    round_trips: usize,
     client_speaks: bool,
 }
 
@@ -36,8 +33,11 @@ impl Flights {
         self.port
     }
 
-    pub fn counts(&self) -> Counts {
-        *self.counts.lock().unwrap()
+    /// TCP connections, and how often the client had to wait for the server: TCP's own handshakes, and each time that the server
+    /// has spoken after the client.
+    pub fn counts(&self) -> (usize, usize) {
+        let counts = self.counts.lock().unwrap();
+        (counts.connections, counts.round_trips)
     }
 }
 
