@@ -4,7 +4,11 @@
 mod cutter;
 mod flights;
 mod happy;
+mod hostile;
+mod hostile_blobs;
 mod hostile_gateway;
+mod hostile_objects;
+mod hostile_presence;
 mod relay;
 mod swtpm;
 mod tls_relay;
