@@ -16,6 +16,7 @@ use tss_esapi::structures::{
 };
 use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
 use tss_esapi::traits::{Marshall, UnMarshall};
+use tss_esapi::utils::TpmsContext;
 use tss_esapi::{Context, Error};
 
 use super::fault::Fault;
@@ -30,6 +31,10 @@ pub(super) struct Esys {
 /// Something in the TPM that this connection knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Object(ObjectHandle);
+
+/// A transient object outside the TPM, wrapped by it until it is reset or cleared.
+#[derive(Debug, Clone)]
+pub(super) struct Saved(TpmsContext);
 
 /// How the right to use an object or a hierarchy is shown.
 #[derive(Debug, Clone, Copy)]
@@ -207,6 +212,16 @@ impl Esys {
         let digest =
             self.run(Authorization::EMPTY.sessions(), |context| context.hmac(key.0, buffer.clone(), HashingAlgorithm::Sha256))?;
         Ok(digest.value().to_vec())
+    }
+
+    /// Wraps a transient object for later; it stays loaded.
+    pub(super) fn save(&mut self, object: Object) -> Result<Saved, Fault> {
+        self.run(NO_SESSIONS, |context| context.context_save(object.0)).map(Saved)
+    }
+
+    /// Loads what was saved.
+    pub(super) fn restore(&mut self, saved: Saved) -> Result<Object, Fault> {
+        self.run(NO_SESSIONS, |context| context.context_load(saved.0.clone())).map(Object)
     }
 
     /// Removes a transient object from the TPM.

@@ -66,22 +66,28 @@ impl Session<'_> {
     /// Exactly this endorsement key.
     pub(super) fn same_endorsement_key(&mut self, public: &PublicArea) -> Result<Located, TpmError> {
         let handle = self.shared.settings.ek_handle;
-        if let Some(object) = self.named(handle, public)? {
-            return Ok(Located { object, public: public.clone(), handle: Some(handle), is_transient: false });
+        match self.at_hand(handle, public)? {
+            Some(key) => Ok(key),
+            None => self.derive_endorsement_key()?.hold_to(public).ok_or(TpmError::Changed),
         }
-        let made = self.derive_endorsement_key()?;
-        if made.public == *public { Ok(made) } else { Err(TpmError::Changed) }
     }
 
     /// Exactly this storage key: at its handle, or derived again as a transient object. Another seed gives another key: then the TPM
     /// was cleared.
     pub(super) fn same_storage_key(&mut self, key: &StorageKey) -> Result<Located, TpmError> {
         let handle = key.handle.unwrap_or(self.shared.settings.srk_handle);
-        if let Some(object) = self.named(handle, &key.public)? {
-            return Ok(Located { object, public: key.public.clone(), handle: Some(handle), is_transient: false });
+        let lost = || TpmError::Lost(CLEARED.to_owned());
+        match self.at_hand(handle, &key.public)? {
+            Some(key) => Ok(key),
+            None => self.derive_storage_key(Some(&key.public))?.hold_to(&key.public).ok_or_else(lost),
         }
-        let made = self.derive_storage_key(Some(&key.public))?;
-        if made.public == key.public { Ok(made) } else { Err(TpmError::Lost(CLEARED.to_owned())) }
+    }
+
+    /// What is at a handle, if it is just this; or what was saved of it when it was made.
+    fn at_hand(&mut self, handle: u32, public: &PublicArea) -> Result<Option<Located>, TpmError> {
+        let kept = self.named(handle, public)?;
+        let kept = kept.map(|object| Located { object, public: public.clone(), handle: Some(handle), is_transient: false });
+        Ok(kept.or_else(|| self.recall(public)))
     }
 
     /// Makes a transient key.
@@ -135,13 +141,10 @@ impl Session<'_> {
         if made.public == *known {
             return Ok(made);
         }
-        self.flush(made.object)?;
         let other = self.derive(Hierarchy::Owner, &template::like_without_unique(known), DOING)?;
-        if other.public == *known {
-            return Ok(other);
-        }
-        self.flush(other.object)?;
-        self.derive(Hierarchy::Owner, &template::storage(), DOING)
+        let (right, wrong) = if other.public == *known { (other, made) } else { (made, other) };
+        self.flush(wrong.object)?;
+        Ok(right)
     }
 
     fn locate(
@@ -153,11 +156,40 @@ impl Session<'_> {
         if let Found::Ours(object, public) = found {
             return Ok(Located { object, public, handle: Some(wanted.handle), is_transient: false });
         }
-        let mut made = make(self)?;
+        let mut made = match wanted.known.and_then(|known| self.recall(known)) {
+            Some(recalled) => recalled,
+            None => make(self)?,
+        };
         if matches!(found, Found::Nothing) && self.keep(wanted, &made)? {
             made.handle = Some(wanted.handle);
+        } else {
+            self.save(&made);
         }
         Ok(made)
+    }
+
+    /// Keeps in this process, wrapped by the TPM, what the TPM itself cannot keep: to make it again may take a minute.
+    fn save(&mut self, made: &Located) {
+        let mut saved = self.shared.saved();
+        if saved.iter().any(|(public, _)| *public == made.public) {
+            return;
+        }
+        if let Ok(context) = self.esys.save(made.object) {
+            saved.truncate(MOST_SAVED - 1);
+            saved.insert(0, (made.public.clone(), context));
+        }
+    }
+
+    /// Loads what was saved; a TPM that was reset or cleared since does not take it.
+    fn recall(&mut self, public: &PublicArea) -> Option<Located> {
+        let context = self.shared.saved().iter().find(|(saved, _)| saved == public)?.1.clone();
+        match self.esys.restore(context) {
+            Ok(object) => Some(Located { object, public: public.clone(), handle: None, is_transient: true }),
+            Err(_) => {
+                self.shared.saved().retain(|(saved, _)| saved != public);
+                None
+            }
+        }
     }
 
     fn look(&mut self, wanted: &Wanted<'_>) -> Result<Found, TpmError> {
@@ -196,6 +228,14 @@ impl Session<'_> {
     }
 }
 
+impl Located {
+    fn hold_to(self, public: &PublicArea) -> Option<Self> {
+        (self.public == *public).then_some(self)
+    }
+}
+
+/// An endorsement and a storage key, before and after the TPM was cleared.
+const MOST_SAVED: usize = 4;
 const CLEARED: &str = "the TPM was cleared, or it is another one: its storage key has changed";
 
 impl Wanted<'_> {

@@ -1,12 +1,12 @@
 //! One verb's session with the TPM: how it is opened, how rights are shown, and what each refusal means.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::esys::{Authorization, Esys, Hierarchy, Object};
+use super::esys::{Authorization, Esys, Hierarchy, Object, Saved};
 use super::fault::{About, Fault};
-use super::{Auths, TpmError, reach, template};
+use super::{Auths, PublicArea, TpmError, reach, template};
 use crate::config::TpmSettings;
 
 /// What all verbs share: the configuration, and what was warned of already.
@@ -15,6 +15,7 @@ pub(super) struct Shared {
     pub(super) settings: TpmSettings,
     auths: Auths,
     warned: Mutex<BTreeSet<u32>>,
+    saved: Mutex<Vec<(PublicArea, Saved)>>,
 }
 
 /// An open TPM for one verb. Whatever the verb's end, all that it has loaded is flushed.
@@ -36,7 +37,12 @@ const VOLATILE: [u32; 2] = [0x0200_0000, 0x8000_0000];
 
 impl Shared {
     pub(super) fn new(settings: TpmSettings, auths: Auths) -> Self {
-        Self { settings, auths, warned: Mutex::default() }
+        Self { settings, auths, warned: Mutex::default(), saved: Mutex::default() }
+    }
+
+    /// Keys that the TPM does not keep, as it has wrapped them.
+    pub(super) fn saved(&self) -> MutexGuard<'_, Vec<(PublicArea, Saved)>> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn password(&self, hierarchy: Hierarchy) -> &[u8] {

@@ -4,6 +4,7 @@ use super::simulator::command;
 use super::*;
 use crate::config::EkUnique;
 
+const CREATE_PRIMARY: u32 = 0x131;
 /// A handle that nothing is at.
 const FREE: u32 = 0x8100_0002;
 
@@ -22,7 +23,7 @@ fn keys_stay_the_same_through_a_restart() {
 
 #[test]
 fn an_ecc_key_at_the_storage_keys_handle_is_left_alone() {
-    let simulator = Simulator::start();
+    let mut simulator = Simulator::start();
     simulator.tool("tpm2_createprimary -Q -C o -G ecc -c ecc.ctx");
     simulator.tool("tpm2_evictcontrol -Q -C o -c ecc.ctx 0x81000001");
     let before = reads(&simulator, SRK);
@@ -32,10 +33,19 @@ fn an_ecc_key_at_the_storage_keys_handle_is_left_alone() {
     assert!(keys.storage_key.public.is_storage_key());
 
     let blob = Blob::new(&keys, [1; 32]);
-    assert_eq!(run(tpm.answer(&keys, &blob.wrap(), "text".to_owned())), Ok(blob.signature("text")));
-    let hub_key = run(tpm.import(&keys, &blob.wrap())).unwrap();
+    let (hub_key, commands) = simulator.commands(|| {
+        assert_eq!(run(tpm.answer(&keys, &blob.wrap(), "text".to_owned())), Ok(blob.signature("text")));
+        let hub_key = run(tpm.import(&keys, &blob.wrap())).unwrap();
+        assert_eq!(run(tpm.sign(&keys.storage_key, &hub_key, "text".to_owned())), Ok(blob.signature("text")));
+        assert_eq!(run(tpm.attend(Some(&Memory { keys: keys.clone(), hub_key: hub_key.clone() }))).unwrap(), keys);
+        hub_key
+    });
+    assert!(!commands.contains(&CREATE_PRIMARY), "ours is made once in a process: {commands:x?}");
+    // A process later, and after a restart, it is made again.
+    assert_eq!(run(simulator.tpm().sign(&keys.storage_key, &hub_key, "text".to_owned())), Ok(blob.signature("text")));
+    simulator.power_off();
+    simulator.power_on();
     assert_eq!(run(tpm.sign(&keys.storage_key, &hub_key, "text".to_owned())), Ok(blob.signature("text")));
-    assert_eq!(run(tpm.attend(Some(&Memory { keys: keys.clone(), hub_key: hub_key.clone() }))).unwrap(), keys);
     assert_eq!(reads(&simulator, SRK), before);
 
     // The cure that the warning names: the key stays the same, and is kept.
@@ -69,7 +79,7 @@ fn keys_that_tpm2_tools_have_left_are_used() {
     simulator.tool("tpm2_evictcontrol -Q -C o -c srk.ctx 0x81000001");
     let tpm = simulator.tpm();
     let (keys, commands) = simulator.commands(|| run(tpm.attend(None)).unwrap());
-    assert!(!commands.contains(&0x131), "nothing is made: {commands:x?}");
+    assert!(!commands.contains(&CREATE_PRIMARY), "nothing is made: {commands:x?}");
     let blob = Blob::new(&keys, [1; 32]);
     let hub_key = run(tpm.import(&keys, &blob.wrap())).unwrap();
 

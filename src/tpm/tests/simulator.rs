@@ -31,7 +31,8 @@ impl Simulator {
     /// Starts it with the state it has.
     pub(super) fn power_on(&mut self) {
         for _ in 0..20 {
-            self.port = free_ports();
+            // The same port as before, for those who remember it.
+            self.port = if self.port == 0 { free_ports() } else { self.port };
             let mut process = self.launch();
             let log = self.directory.join("log");
             // Its control port opens last.
@@ -42,6 +43,7 @@ impl Simulator {
                 }
                 std::thread::yield_now();
             }
+            self.port = 0;
         }
         panic!("swtpm does not start; is the package swtpm installed?");
     }
