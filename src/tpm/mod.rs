@@ -160,5 +160,6 @@ impl Tpm {
     }
 }
 
-#[cfg(all(test, feature = "tpm"))]
+#[cfg(test)]
+#[cfg(feature = "tpm")]
 mod tests;

@@ -102,10 +102,7 @@ impl<'s> Session<'s> {
 
     /// Adds to an error what the TPM can tell of it.
     pub(super) fn detail(&mut self, error: TpmError) -> TpmError {
-        match error {
-            TpmError::LockedOut(None) => TpmError::LockedOut(self.lock().ok().flatten().flatten()),
-            error => error,
-        }
+        if error == TpmError::LockedOut(None) { TpmError::LockedOut(self.lock().ok().flatten().flatten()) } else { error }
     }
 
     /// Removes an object before the verb's end, to make room.
@@ -192,5 +189,36 @@ pub(super) fn explain(doing: &'static str, fault: Fault) -> TpmError {
         Some((0x921, _)) => TpmError::LockedOut(None),
         _ if fault.is_busy() => TpmError::Busy(code),
         _ => TpmError::Refused { doing, code },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_response_code_has_its_error() {
+        let broken = "it was asked to count (code 0xa000a of tpm2-tss)".to_owned();
+        let garbled = "it was asked to count; code 0x7001b of tpm2-tss".to_owned();
+        for (code, error) in [
+            (0x100, TpmError::NotStarted),
+            (0x101, TpmError::Failed),
+            (0x153, TpmError::Untested),
+            (0x14b, TpmError::StorageFull),
+            (0x143, TpmError::Incapable("to count")),
+            (0x000b_0143, TpmError::Incapable("to count")),
+            (0x902, TpmError::OutOfMemory("objects")),
+            (0x903, TpmError::OutOfMemory("sessions")),
+            (0x904, TpmError::OutOfMemory("objects")),
+            (0x905, TpmError::OutOfMemory("sessions")),
+            (0x921, TpmError::LockedOut(None)),
+            (0x922, TpmError::Busy(0x922)),
+            (0x000b_0922, TpmError::Busy(0x000b_0922)),
+            (0x9a2, TpmError::Refused { doing: "to count", code: 0x9a2 }),
+            (0x000a_000a, TpmError::Broken(broken)),
+            (0x0007_001b, TpmError::Garbled(garbled)),
+        ] {
+            assert_eq!(explain("to count", Fault::new(code)), error, "{code:#x}");
+        }
     }
 }

@@ -39,3 +39,20 @@ fn with_unique(key: &PublicArea, unique: &[u8]) -> PublicArea {
 pub(super) fn salt() -> PublicArea {
     public::ecc_storage()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_differ_in_what_makes_the_key() {
+        let plain = endorsement(&[]);
+        assert_eq!((plain.bytes().len(), plain.modulus()), (314, Some(&[0; 256][..])));
+        assert_eq!(endorsement_empty().bytes(), [&plain.bytes()[..56], &[0, 0]].concat());
+        assert_eq!(endorsement(&[7; 20]).bytes()[..78], [&plain.bytes()[..58], &[7; 20]].concat());
+        assert_eq!(storage().sized().len(), 284);
+        let key = PublicArea::new([&storage().bytes()[..26], &[9; 256]].concat());
+        assert_eq!(like(&key), storage());
+        assert_eq!(like_without_unique(&key).bytes(), [&storage().bytes()[..24], &[0, 0]].concat());
+    }
+}

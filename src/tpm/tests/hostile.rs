@@ -213,9 +213,10 @@ fn keys_for_others_are_told_apart() {
     let tpm = simulator.tpm();
     let keys = run(tpm.attend(None)).unwrap();
     let other = run(Simulator::start().tpm().attend(None)).unwrap();
-    let rejected = |blob: &AuthenticationKey| match run(tpm.import(&keys, blob)).unwrap_err() {
-        TpmError::Rejected(cause) => cause,
-        error => panic!("{error:?}"),
+    let rejected = |blob: &AuthenticationKey| {
+        let error = run(tpm.import(&keys, blob)).unwrap_err();
+        let TpmError::Rejected(cause) = error else { panic!("{error:?}") };
+        cause
     };
     let good = || Blob::new(&keys, [1; 32]);
     let for_other_ek = Blob { endorsement_key: other.endorsement_key, ..good() };
