@@ -33,6 +33,11 @@ impl Gate {
         Self { turn: Arc::default(), patience }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_taken(&self) -> bool {
+        *self.turn.is_taken.lock().unwrap()
+    }
+
     /// Runs a verb on a thread of its own. Once it has begun it runs to its end, whatever becomes of the future.
     pub(super) async fn pass<T, V>(&self, verb: V) -> Result<T, TpmError>
     where

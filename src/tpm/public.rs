@@ -124,3 +124,71 @@ fn sized(bytes: &[u8]) -> Vec<u8> {
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     [&length.to_be_bytes(), bytes].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    fn published(text: impl Fn(&serde_json::Value) -> &serde_json::Value) -> PublicArea {
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/test-vectors.json")).unwrap();
+        serde_json::from_value(text(&vectors["tpm"]).clone()).unwrap()
+    }
+
+    fn keys() -> [PublicArea; 3] {
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/test-vectors.json")).unwrap();
+        let blob = STANDARD.decode(vectors["tpm"]["activation_blob_static"]["authenticationKey_b64"].as_str().unwrap()).unwrap();
+        let ek = published(|tpm| &tpm["activation_blob_static"]["ek_tpm2b_public_b64"]);
+        let srk = published(|tpm| &tpm["activation_blob_static"]["srk_tpm2b_public_b64"]);
+        // The fifth part, behind 54, 258, 144 and 258 bytes.
+        [ek, srk, PublicArea::new(blob[716..764].to_vec())]
+    }
+
+    #[test]
+    fn published_keys_are_what_they_are() {
+        let kinds = |key: &PublicArea| (key.is_endorsement_key(), key.is_storage_key(), key.is_signing_key(), key.kind());
+        let [ek, srk, hub_key] = keys();
+        assert_eq!(kinds(&ek), (true, false, false, "an RSA key"));
+        assert_eq!(kinds(&srk), (false, true, false, "an RSA key"));
+        assert_eq!(kinds(&hub_key), (false, false, true, "an HMAC key or sealed data"));
+        for number in 0..2 {
+            assert!(published(|tpm| &tpm["registration_ids"][number]["ek_tpm2b_public_b64"]).is_endorsement_key());
+        }
+        assert_eq!(kinds(&ecc_storage()), (false, false, false, "an ECC key"));
+        assert_eq!(kinds(&PublicArea::new(vec![])), (false, false, false, "an object of unknown type"));
+    }
+
+    #[test]
+    fn a_changed_or_cut_public_area_is_none_of_them() {
+        let [ek, srk, hub_key] = keys();
+        let is_any = |bytes: &[u8]| {
+            let key = PublicArea::new(bytes.to_vec());
+            key.is_endorsement_key() || key.is_storage_key() || key.is_signing_key()
+        };
+        // Up to what makes the key unique, and to the end: every length.
+        for (key, head) in [(&ek, 58), (&srk, 26)] {
+            for at in 0..head {
+                let mut changed = key.bytes().to_vec();
+                changed[at] ^= 0x80;
+                assert!(!is_any(&changed), "{at}");
+            }
+            (0..key.bytes().len()).for_each(|end| assert!(!is_any(&key.bytes()[..end]), "{end}"));
+        }
+        for at in [0, 1, 2, 3, 5, 7, 10, 11, 12, 13] {
+            let mut changed = hub_key.bytes().to_vec();
+            changed[at] ^= 0x44;
+            assert!(!is_any(&changed), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_modulus_is_the_end_of_its_public_area() {
+        let [ek, srk, hub_key] = keys();
+        assert_eq!(ek.modulus(), Some(&ek.bytes()[58..]));
+        assert_eq!(srk.modulus(), Some(&srk.bytes()[26..]));
+        assert_eq!(hub_key.modulus(), None);
+        assert_eq!(ek.modulus().map(<[u8]>::len), Some(256));
+    }
+}

@@ -20,14 +20,39 @@ pub(super) fn storage() -> PublicArea {
     public::rsa(STORAGE_ATTRIBUTES, &[], &[0; 256])
 }
 
-/// What a storage or endorsement key was derived from, if its `unique` was 256 zero bytes.
+/// What an RSA-2048 key was made from, if its `unique` was 256 zero bytes.
 pub(super) fn like(key: &PublicArea) -> PublicArea {
-    let mut bytes = key.bytes().to_vec();
-    bytes.iter_mut().rev().take(256).for_each(|byte| *byte = 0);
-    PublicArea::new(bytes)
+    with_unique(key, &[&[0x01, 0x00][..], &[0; 256]].concat())
+}
+
+/// What it was made from if its `unique` was empty.
+pub(super) fn like_without_unique(key: &PublicArea) -> PublicArea {
+    with_unique(key, &[0, 0])
+}
+
+fn with_unique(key: &PublicArea, unique: &[u8]) -> PublicArea {
+    let end = key.bytes().len().saturating_sub(2 + 256);
+    PublicArea::new([&key.bytes()[..end], unique].concat())
 }
 
 /// A key of nobody's hierarchy, for the salt of a session. Every TPM has P-256, and makes such a key in no time.
 pub(super) fn salt() -> PublicArea {
     public::ecc_storage()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_differ_in_what_makes_the_key() {
+        let plain = endorsement(&[]);
+        assert_eq!((plain.bytes().len(), plain.modulus()), (314, Some(&[0; 256][..])));
+        assert_eq!(endorsement_empty().bytes(), [&plain.bytes()[..56], &[0, 0]].concat());
+        assert_eq!(endorsement(&[7; 20]).bytes()[..78], [&plain.bytes()[..58], &[7; 20]].concat());
+        assert_eq!(storage().sized().len(), 284);
+        let key = PublicArea::new([&storage().bytes()[..26], &[9; 256]].concat());
+        assert_eq!(like(&key), storage());
+        assert_eq!(like_without_unique(&key).bytes(), [&storage().bytes()[..24], &[0, 0]].concat());
+    }
 }
