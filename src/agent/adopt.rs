@@ -5,6 +5,7 @@ use super::{Agent, Deadline, Obtained};
 use crate::attestation::Key;
 use crate::blame::Blame;
 use crate::failure::Failure;
+use crate::identity::enrollment_line;
 use crate::protocol::{Assignment, KeySlot};
 use crate::record::{Record, certainly_past};
 use crate::tpm::{Name, Placed};
@@ -141,7 +142,7 @@ impl Agent {
     fn stranger(&self, previous: &Record) -> Option<String> {
         let (now, then) = (self.attestation.tpm_keys()?, previous.tpm.as_ref()?);
         let is_other = now.endorsement_key != then.keys.endorsement_key;
-        is_other.then(|| format!("{},{}", self.attestation.registration_id(), now.endorsement_key.text()))
+        is_other.then(|| enrollment_line(self.attestation.registration_id(), now))
     }
 }
 

@@ -80,6 +80,21 @@ impl Attestation {
         }
     }
 
+    /// As [`open`](Self::open), but the TPM is believed to be the remembered one, and not asked: if it is another one it cannot sign.
+    pub async fn recall(
+        profile: &Profile,
+        root: &Path,
+        credentials: Option<&Path>,
+        remembered: Option<&Memory>,
+    ) -> Result<Self, AttestationError> {
+        let (Profile::Tpm { registration_id, tpm }, Some(memory)) = (profile, remembered) else {
+            return Self::open(profile, root, credentials, remembered).await;
+        };
+        let keys = memory.keys.clone();
+        let registration_id = identity::registration_id(registration_id, Known::EndorsementKey(&keys.endorsement_key), root)?;
+        Ok(Self { registration_id, means: Means::Tpm(Attended { tpm: tpm::closed(tpm, credentials)?, keys }) })
+    }
+
     /// The name under which this device registers.
     pub fn registration_id(&self) -> &RegistrationId {
         &self.registration_id
