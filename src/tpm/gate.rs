@@ -28,14 +28,14 @@ impl Gate {
         Self { turn: Arc::default(), patience: PATIENCE }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "tpm"))]
     pub(super) fn with_patience(patience: Duration) -> Self {
         Self { turn: Arc::default(), patience }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "tpm"))]
     pub(super) fn is_taken(&self) -> bool {
-        *self.turn.is_taken.lock().unwrap()
+        *self.turn.is_taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a verb on a thread of its own. Once it has begun it runs to its end, whatever becomes of the future.

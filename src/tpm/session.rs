@@ -32,6 +32,8 @@ const IN_LOCKOUT: u32 = 1 << 9;
 const LOCKOUT_COUNTER: u32 = 0x20e;
 const MAX_AUTH_FAIL: u32 = 0x20f;
 const LOCKOUT_INTERVAL: u32 = 0x210;
+/// TPM_RC_HIERARCHY.
+const HIERARCHY: u32 = 0x85;
 /// Sessions and transient objects.
 const VOLATILE: [u32; 2] = [0x0200_0000, 0x8000_0000];
 
@@ -91,6 +93,9 @@ impl<'s> Session<'s> {
 
     /// What a refusal means where a hierarchy's right was shown.
     pub(super) fn refusal(&mut self, hierarchy: Hierarchy, doing: &'static str, fault: Fault) -> TpmError {
+        if fault.tpm() == Some((HIERARCHY, About::Handle(1))) {
+            return TpmError::Disabled { hierarchy: hierarchy.word() };
+        }
         if !fault.is_wrong_auth() {
             return explain(doing, fault);
         }

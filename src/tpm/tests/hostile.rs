@@ -256,3 +256,25 @@ fn a_text_that_is_too_long_is_not_sent() {
     assert_eq!(run(tpm.sign(&keys.storage_key, &hub_key, longest.clone())), Ok(blob.signature(&longest)));
     assert_eq!(run(tpm.sign(&keys.storage_key, &hub_key, longest + "a")), Err(TpmError::TooLong(1025)));
 }
+
+#[test]
+fn a_tpm_without_room_to_keep_keys_serves_with_transient_ones() {
+    let simulator = Simulator::start();
+    simulator.tool("tpm2_createprimary -Q -C o -G ecc -c ecc.ctx");
+    // It always has room for seven.
+    for handle in 0x8100_0010..0x8100_0017_u32 {
+        simulator.tool(&format!("tpm2_evictcontrol -Q -C o -c ecc.ctx {handle:#x}"));
+        simulator.tool("tpm2_flushcontext -t");
+    }
+    let mut index = 0x0180_0000..;
+    for size in [2048, 256, 16] {
+        while simulator.tries(&format!("tpm2_nvdefine {:#x} -C o -s {size}", index.next().unwrap())) {}
+    }
+    let tpm = simulator.tpm();
+    let keys = run(tpm.attend(None)).unwrap();
+    assert_eq!(keys.storage_key.handle, None);
+    let blob = Blob::new(&keys, [1; 32]);
+    let hub_key = run(tpm.import(&keys, &blob.wrap())).unwrap();
+    assert_eq!(run(tpm.sign(&keys.storage_key, &hub_key, "text".to_owned())), Ok(blob.signature("text")));
+    assert_eq!(run(tpm.place(&keys.storage_key, &hub_key, &[])), Err(TpmError::StorageFull));
+}
