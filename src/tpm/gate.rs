@@ -28,12 +28,12 @@ impl Gate {
         Self { turn: Arc::default(), patience: PATIENCE }
     }
 
-    #[cfg(all(test, feature = "tpm"))]
+    #[cfg(test)]
     pub(super) fn with_patience(patience: Duration) -> Self {
         Self { turn: Arc::default(), patience }
     }
 
-    #[cfg(all(test, feature = "tpm"))]
+    #[cfg(test)]
     pub(super) fn is_taken(&self) -> bool {
         *self.turn.is_taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,5 +77,41 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         *self.0.is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.0.is_free.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_verb_that_nobody_wants_any_more_is_not_begun() {
+        let gate = Gate::with_patience(PATIENCE);
+        let (release, released) = mpsc::channel();
+        let has_begun = Arc::new(AtomicBool::new(false));
+        let mark = Arc::clone(&has_begun);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let begun = async {
+                while !gate.is_taken() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let first = gate.pass(move || Ok(released.recv().unwrap()));
+            tokio::select! { biased; _ = first => panic!("it is not released yet"), () = begun => {} }
+            let second = gate.pass(move || {
+                mark.store(true, Ordering::SeqCst);
+                Ok(())
+            });
+            tokio::select! { biased; _ = second => panic!("the first is at work"), () = tokio::task::yield_now() => {} }
+            release.send(()).unwrap();
+            assert_eq!(gate.pass(|| Ok(3)).await, Ok(3));
+        });
+        // Waits for all threads.
+        drop(runtime);
+        assert!(!has_begun.load(Ordering::SeqCst));
     }
 }

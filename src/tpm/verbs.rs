@@ -1,6 +1,6 @@
 //! The verbs, each a straight walk through the TPM's commands.
 
-use super::esys::{Authorization, Duplicate, Hierarchy, Object};
+use super::esys::{Duplicate, Hierarchy, Object};
 use super::fault::{About, Fault};
 use super::keys::Located;
 use super::session::{Session, explain};
@@ -108,20 +108,6 @@ impl Session<'_> {
         key: &AuthenticationKey,
     ) -> Result<Secret<Vec<u8>>, TpmError> {
         let policy = self.esys.start_policy().map_err(|fault| explain("to start a policy session", fault))?;
-        let inner = self.open_credential((endorsement, policy), storage, key);
-        if inner.is_err() {
-            // It has not ended by being used. What went wrong is told already.
-            let _ = self.esys.end(policy);
-        }
-        inner
-    }
-
-    fn open_credential(
-        &mut self,
-        (endorsement, policy): (&Located, Authorization),
-        storage: &Located,
-        key: &AuthenticationKey,
-    ) -> Result<Secret<Vec<u8>>, TpmError> {
         let authorization = self.authorize(Hierarchy::Endorsement)?;
         let shown = self.esys.policy_secret(policy, authorization);
         shown.map_err(|fault| self.refusal(Hierarchy::Endorsement, "to let us use the endorsement key", fault))?;
