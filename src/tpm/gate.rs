@@ -100,7 +100,10 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            let first = gate.pass(move || Ok(released.recv().unwrap()));
+            let first = gate.pass(move || {
+                let released: () = released.recv().unwrap();
+                Ok(released)
+            });
             tokio::select! { biased; _ = first => panic!("it is not released yet"), () = begun => {} }
             let second = gate.pass(move || {
                 mark.store(true, Ordering::SeqCst);

@@ -228,6 +228,8 @@ fn keys_for_others_are_told_apart() {
     assert_eq!(rejected(&for_other_srk.wrap()), "its credential was made for another storage key, or is damaged");
     let wrapped_for_other_srk = Blob { parent: other.storage_key.public, ..good() };
     assert_eq!(rejected(&wrapped_for_other_srk.wrap()), "it was wrapped for another storage key");
+    let with_other_public_area = Blob { public_secret: [2; 32], ..good() };
+    assert_eq!(rejected(&with_other_public_area.wrap()), "its public area does not fit the key");
     type Spoil = fn(&mut AuthenticationKey);
     let spoils: [(Spoil, &str); 7] = [
         (|blob| blob.credential[10] ^= 1, "its credential was made for another storage key, or is damaged"),

@@ -26,6 +26,9 @@ fn a_hub_key_is_placed_replaced_and_used_at_its_handle() {
     });
     assert_eq!(commands[2..], [0x173, 0x155]);
 
+    let moved = Tpm::new(TpmSettings { identity_handle: Some(0x8100_0101), ..simulator.settings() }, Auths::default());
+    assert_eq!(run(moved.place(&keys.storage_key, &kept, &[first.name()])), Ok(Placed::Foreign), "it stays where it is");
+
     let (_, second, blob) = signer(&simulator, [2; 32]);
     assert_eq!(run(tpm.place(&keys.storage_key, &second, &[])), Ok(Placed::Foreign), "nobody says that the first is ours");
     assert_eq!(run(tpm.found()).unwrap().name(), first.name());
