@@ -53,7 +53,7 @@ impl Fault {
     pub(super) fn tpm(self) -> Option<(u32, About)> {
         let layer = self.0 >> 16;
         let code = self.0 & 0xffff;
-        let is_tpm = layer == TPM || (MANAGERS.contains(&layer) && code >= 0x100);
+        let is_tpm = layer == TPM || (MANAGERS.contains(&layer) && code >= 0x80);
         is_tpm.then_some(if code & 0x80 == 0 { (code, About::Command) } else { (code & 0xbf, place(code)) })
     }
 
