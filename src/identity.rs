@@ -26,8 +26,13 @@ use crate::config::{Encoding, IdentitySource, RegistrationIdSource};
 use crate::id::{InvalidId, RegistrationId};
 use crate::tpm::PublicArea;
 
+mod certificate;
+mod enrollment;
 #[cfg(test)]
 mod tests;
+
+pub use certificate::{Certificate, Validity};
+pub use enrollment::{CSV_HEADER, Credential, Enrollment, enrollment_line};
 
 const DEVICE_TREE: [&str; 2] = ["/proc/device-tree/serial-number", "/sys/firmware/devicetree/base/serial-number"];
 const DMI: &str = "/sys/class/dmi/id/product_serial";

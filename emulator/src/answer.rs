@@ -61,7 +61,12 @@ impl Answer {
             | Refusal::Malformed
             | Refusal::Audience
             | Refusal::Expired
-            | Refusal::Signature => Self::error(401_000, "Unauthorized"),
+            | Refusal::Signature
+            | Refusal::KeyName
+            | Refusal::Unchallenged
+            | Refusal::EndorsementKey
+            | Refusal::OtherKeys
+            | Refusal::Transport => Self::error(401_000, "Unauthorized"),
             Refusal::Certificate(_) => Self::error(401_002, "Invalid certificate."),
             Refusal::Name => Self::error(400_000, "Invalid registration ID."),
             Refusal::Scope | Refusal::Device => Self::error(404_201, "Not found."),

@@ -1,5 +1,6 @@
 //! The checks of a device's proof: tokens against keys, certificate chains against what is enrolled.
 
+use crate::challenge::{Tpm, newest};
 use crate::config::{Attestation, Kinder};
 use crate::sas::{self, Token};
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -38,6 +39,16 @@ pub(crate) enum Refusal {
     Scope,
     #[error("unknown registration ID")]
     Device,
+    #[error("the token has no skn")]
+    KeyName,
+    #[error("no challenge was asked for")]
+    Unchallenged,
+    #[error("another endorsement key is enrolled")]
+    EndorsementKey,
+    #[error("these keys are not those of the challenge")]
+    OtherKeys,
+    #[error("a TPM proves itself over HTTPS only")]
+    Transport,
 }
 
 /// What a token must be made for.
@@ -69,6 +80,10 @@ pub(crate) enum Proof {
     Certificate(CertificateDer<'static>),
     /// A certificate that this CA issued, itself or through intermediates that the client sends.
     IssuedBy(CertificateDer<'static>),
+    /// At DPS: a token signed with the key of the newest challenge.
+    Tpm(Box<Tpm>),
+    /// At a hub: a token signed with the last of the keys that a TPM was given.
+    HubKeys(Vec<Vec<u8>>),
 }
 
 impl Proof {
@@ -77,6 +92,7 @@ impl Proof {
         match attestation {
             Attestation::SymmetricKey(keys) => Self::Keys(keys.clone()),
             Attestation::X509(certificate) => Self::Certificate(certificate.clone()),
+            Attestation::Tpm(key) => Self::Tpm(Box::new(Tpm::new((**key).clone()))),
         }
     }
 
@@ -87,6 +103,7 @@ impl Proof {
                 Self::Keys(keys.iter().map(|key| sas::derived_key(key, registration_id)).collect())
             }
             Attestation::X509(ca) => Self::IssuedBy(ca.clone()),
+            Attestation::Tpm(_) => Self::individual(attestation),
         }
     }
 
@@ -99,12 +116,21 @@ impl Proof {
         kinder: &[Kinder],
     ) -> Result<(), Refusal> {
         match (self, shown) {
-            (Self::Keys(keys), Credential::Token(text)) => {
-                let token = valid_token(text, audience, kinder)?;
-                let signed = keys.iter().any(|key| token.is_signed_with(key));
-                if signed || kinder.contains(&Kinder::Signature) { Ok(()) } else { Err(Refusal::Signature) }
+            (Self::Keys(keys), Credential::Token(text)) => signed(&valid_token(text, audience, kinder)?, keys, kinder),
+            (Self::HubKeys(keys), Credential::Token(text)) => {
+                let keys = newest(keys, kinder.contains(&Kinder::HubKey));
+                signed(&valid_token(text, audience, kinder)?, keys, kinder)
             }
-            (Self::Keys(_), Credential::Certificates(_)) => Err(Refusal::OtherKind),
+            (Self::Tpm(tpm), Credential::Token(text)) => {
+                let token = valid_token(text, audience, kinder)?;
+                let keys = tpm.registration_keys(kinder);
+                match (keys.is_empty(), &token.key_name) {
+                    (true, _) => Err(Refusal::Unchallenged),
+                    (false, None) if !kinder.contains(&Kinder::KeyName) => Err(Refusal::KeyName),
+                    (false, _) => signed(&token, &keys, kinder),
+                }
+            }
+            (Self::Keys(_) | Self::HubKeys(_) | Self::Tpm(_), Credential::Certificates(_)) => Err(Refusal::OtherKind),
             (Self::Certificate(_) | Self::IssuedBy(_), Credential::Token(_)) => Err(Refusal::OtherKind),
             (Self::Certificate(enrolled), Credential::Certificates(chain)) => {
                 let leaf = leaf(chain, name, kinder)?;
@@ -117,6 +143,11 @@ impl Proof {
             }
         }
     }
+}
+
+fn signed<K: AsRef<[u8]>>(token: &Token, keys: &[K], kinder: &[Kinder]) -> Result<(), Refusal> {
+    let signed = keys.iter().any(|key| token.is_signed_with(key.as_ref()));
+    if signed || kinder.contains(&Kinder::Signature) { Ok(()) } else { Err(Refusal::Signature) }
 }
 
 /// Reads a token and checks all of it but the signature.

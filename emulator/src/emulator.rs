@@ -1,6 +1,7 @@
 //! A running emulator: its thread, its ports, and what tests can see and change.
 
 use crate::attest::Proof;
+use crate::challenge::Tpm;
 use crate::config::{Config, ConfigError, Settings};
 use crate::fault::Fault;
 use crate::hub::{Identity, Telemetry};
@@ -67,7 +68,7 @@ pub enum SetFaultsError {
 pub struct DeviceState {
     /// The registration ID.
     pub registration_id: String,
-    /// How it proves itself: `symmetric key`, `certificate`, or the name of its group.
+    /// How it proves itself: `symmetric key`, `certificate`, `TPM`, or the name of its group.
     pub attestation: String,
     /// How it talked to DPS last: `mqtt`, `mqtt-ws` or `https`.
     pub transport: Option<&'static str>,
@@ -79,6 +80,10 @@ pub struct DeviceState {
     pub is_connected: bool,
     /// How many messages it has sent to that hub.
     pub messages: u64,
+    /// How many challenges its TPM was sent.
+    pub challenges: u64,
+    /// How many hub keys its TPM was given.
+    pub hub_keys: u64,
 }
 
 impl DeviceState {
@@ -87,7 +92,8 @@ impl DeviceState {
         let attestation = match (&device.group, &device.proof) {
             (Some(group), _) => format!("group {group}"),
             (None, Some(Proof::Certificate(_) | Proof::IssuedBy(_))) => "certificate".to_owned(),
-            (None, Some(Proof::Keys(_)) | None) => "symmetric key".to_owned(),
+            (None, Some(Proof::Keys(_) | Proof::HubKeys(_)) | None) => "symmetric key".to_owned(),
+            (None, Some(Proof::Tpm(_))) => "TPM".to_owned(),
         };
         Self {
             registration_id: device.registration_id.clone(),
@@ -97,6 +103,8 @@ impl DeviceState {
             hub: device.registration.assignment.as_ref().map(|assignment| assignment.hub.clone()),
             is_connected: identity.is_some_and(Identity::is_connected),
             messages: identity.map_or(0, |identity| identity.messages),
+            challenges: device.tpm().map_or(0, Tpm::challenges),
+            hub_keys: device.tpm().map_or(0, Tpm::hub_keys),
         }
     }
 }
@@ -182,6 +190,22 @@ impl Emulator {
     pub fn assignment(&self, registration_id: &str) -> Option<(String, String)> {
         let of = |state: &State| state.find(registration_id)?.registration.assignment.clone();
         self.service.look(of).map(|assignment| (assignment.hub, assignment.device_id))
+    }
+
+    /// How many challenges the device's TPM was sent, those that a fault spoiled or kept back included.
+    pub fn challenges(&self, registration_id: &str) -> u64 {
+        self.service.look(|state| state.tpm(registration_id).map_or(0, Tpm::challenges))
+    }
+
+    /// How many hub keys the device's TPM was given, those that a fault spoiled or kept back included. The newest is the
+    /// one that the hub accepts.
+    pub fn hub_key_generation(&self, registration_id: &str) -> u64 {
+        self.service.look(|state| state.tpm(registration_id).map_or(0, Tpm::hub_keys))
+    }
+
+    /// Whether a hub would let the device in with this token if it came now. Nobody is evicted by asking.
+    pub fn hub_accepts(&self, registration_id: &str, token: &str) -> bool {
+        self.service.look(|state| state.hub_accepts(registration_id, token, &self.service.config.kinder))
     }
 
     /// All devices that are enrolled or have shown themselves, and how far they are, by registration ID.

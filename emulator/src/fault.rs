@@ -9,6 +9,8 @@ pub(crate) enum Stage {
     Tls,
     Connect,
     Subscribe,
+    /// A call without a token that shows a TPM's keys.
+    Challenge,
     Register,
     Query,
     Hub,
@@ -21,6 +23,7 @@ impl Stage {
             "tls" => Self::Tls,
             "connect" => Self::Connect,
             "subscribe" => Self::Subscribe,
+            "challenge" => Self::Challenge,
             "register" => Self::Register,
             "query" => Self::Query,
             "hub" => Self::Hub,
@@ -31,7 +34,10 @@ impl Stage {
     /// Whether a fault of this kind can be played here at all.
     fn admits(self, misdeed: &Misdeed) -> bool {
         match (self, misdeed) {
-            (Self::Register | Self::Query, Misdeed::Connack(_)) => false,
+            (Self::Register | Self::Query | Self::Challenge, Misdeed::Connack(_)) => false,
+            (Self::Challenge, Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid)) => false,
+            (Self::Challenge, Misdeed::Delivery(_)) => true,
+            (Self::Challenge, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Blob(_)),
             (Self::Register | Self::Query, _) | (_, Misdeed::Plain(_)) => true,
             (Self::Connect | Self::Hub, Misdeed::Connack(_)) => true,
             (Self::Connect, Misdeed::Answer(answer)) => answer.stands_alone(),
@@ -81,6 +87,8 @@ pub(crate) enum Delivery {
     Duplicate,
     StaleRid,
     OnlyStaleRid,
+    /// All is decided and done, but the answer never sent.
+    LateDrop,
 }
 
 impl Delivery {
@@ -91,6 +99,7 @@ impl Delivery {
             Self::Duplicate => "duplicate",
             Self::StaleRid => "stale-rid",
             Self::OnlyStaleRid => "only-stale-rid",
+            Self::LateDrop => "late-drop",
         }
     }
 }
@@ -109,6 +118,20 @@ pub(crate) enum Lie {
     WrongRegistrationId,
     NoHub,
     HubName(String),
+    Blob(BlobLie),
+}
+
+/// Faults of the key that a TPM is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlobLie {
+    /// Random bytes of the right lengths.
+    Wrong,
+    /// Its first half.
+    Truncated,
+    /// Made for another EK.
+    OtherEk,
+    /// None at all.
+    None,
 }
 
 impl Lie {
@@ -122,7 +145,8 @@ impl Lie {
             | Self::UnknownStatus(_)
             | Self::WrongRegistrationId
             | Self::NoHub
-            | Self::HubName(_) => false,
+            | Self::HubName(_)
+            | Self::Blob(_) => false,
         }
     }
 }
@@ -140,8 +164,9 @@ impl Fault {
     /// Reads `WHERE: WHAT [xN]`; the error says what is wrong with it and what would be right.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (place, what) = text.split_once(':').ok_or_else(|| format!("fault \"{text}\" has no \"WHERE: WHAT\""))?;
-        let stage = Stage::parse(place.trim())
-            .ok_or_else(|| format!("fault \"{text}\": WHERE is one of tcp, tls, connect, subscribe, register, query, hub"))?;
+        let stage = Stage::parse(place.trim()).ok_or_else(|| {
+            format!("fault \"{text}\": WHERE is one of tcp, tls, connect, subscribe, challenge, register, query, hub")
+        })?;
         let (what, left) = times(what.trim());
         let misdeed = misdeed(what).ok_or_else(|| format!("fault \"{text}\": \"{what}\" is no known fault"))?;
         if !stage.admits(&misdeed) {
@@ -189,6 +214,11 @@ fn misdeed(what: &str) -> Option<Misdeed> {
         "duplicate" => bare(Misdeed::Delivery(Delivery::Duplicate)),
         "stale-rid" => bare(Misdeed::Delivery(Delivery::StaleRid)),
         "only-stale-rid" => bare(Misdeed::Delivery(Delivery::OnlyStaleRid)),
+        "late-drop" => bare(Misdeed::Delivery(Delivery::LateDrop)),
+        "wrong-blob" => bare(Misdeed::Answer(Lie::Blob(BlobLie::Wrong))),
+        "truncated-blob" => bare(Misdeed::Answer(Lie::Blob(BlobLie::Truncated))),
+        "other-ek-blob" => bare(Misdeed::Answer(Lie::Blob(BlobLie::OtherEk))),
+        "no-key" => bare(Misdeed::Answer(Lie::Blob(BlobLie::None))),
         "status" => lie(status(rest)?),
         "body" => lie(Lie::Body { status: 200, text: rest.to_owned() }),
         "status-body" => {
@@ -302,6 +332,11 @@ mod tests {
             "tls: slow -1",
             "query: hub-name \\q",
             "connect: big 5",
+            "connect: late-drop",
+            "challenge: connack 5",
+            "challenge: stale-rid",
+            "challenge: no-hub",
+            "hub: wrong-blob",
         ] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }

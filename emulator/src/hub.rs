@@ -53,6 +53,16 @@ impl Identity {
         self.session.is_some()
     }
 
+    /// Whether this is the credential of the device.
+    pub(crate) fn admits(&self, shown: &Credential, hub: &str, device_id: &str, kinder: &[Kinder]) -> Result<(), Refusal> {
+        let named = match self.proof {
+            Proof::IssuedBy(_) => Some(device_id),
+            Proof::Keys(_) | Proof::Certificate(_) | Proof::Tpm(_) | Proof::HubKeys(_) => None,
+        };
+        let admitted = self.proof.admits(shown, &Audience::hub(hub, device_id), named, kinder);
+        if kinder.contains(&Kinder::HubCredential) { Ok(()) } else { admitted }
+    }
+
     fn evict(&mut self) {
         if let Some((_, evicted)) = self.session.take() {
             evicted.notify_one();
@@ -89,14 +99,7 @@ impl Hubs {
         kinder: &[Kinder],
     ) -> Result<Session, Refusal> {
         let identity = self.identities.get_mut(&key(hub, device_id)).ok_or(Refusal::Device)?;
-        let named = match identity.proof {
-            Proof::IssuedBy(_) => Some(device_id),
-            Proof::Keys(_) | Proof::Certificate(_) => None,
-        };
-        let admitted = identity.proof.admits(shown, &Audience::hub(hub, device_id), named, kinder);
-        if !kinder.contains(&Kinder::HubCredential) {
-            admitted?;
-        }
+        identity.admits(shown, hub, device_id, kinder)?;
         identity.evict();
         self.sessions += 1;
         let session = Session { number: self.sessions, evicted: Arc::default() };

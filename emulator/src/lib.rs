@@ -27,6 +27,7 @@
 
 mod answer;
 mod attest;
+mod challenge;
 mod config;
 mod emulator;
 mod fault;
@@ -40,6 +41,7 @@ mod registration;
 pub mod sas;
 mod service;
 mod tls;
+mod tpm;
 mod transcript;
 
 pub use config::{Config, ConfigError};

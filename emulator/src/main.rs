@@ -9,6 +9,8 @@ use dps_emulator::{Config, Emulator};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// sysexits(3).
 const USAGE: u8 = 64;
@@ -56,14 +58,17 @@ fn serve(config: &std::path::Path, json: bool) -> ExitCode {
         Ok(emulator) => emulator,
         Err(error) => return fail(UNAVAILABLE, &error),
     };
-    if let Err(error) = announce(&emulator) {
-        return fail(IO, &error);
+    // Whoever reads the announcement may send a signal at once.
+    let stop = match Stop::new().and_then(|stop| announce(&emulator).map(|()| stop)) {
+        Ok(stop) => stop,
+        Err(error) => return fail(IO, &error),
+    };
+    if json || !std::io::stderr().is_terminal() {
+        stop.wait();
+    } else {
+        table::show_while(&emulator, || stop.wait());
     }
-    let told = if json || !std::io::stderr().is_terminal() { until_told() } else { table::show_while(&emulator, until_told) };
-    match told {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(IO, &error),
-    }
+    ExitCode::SUCCESS
 }
 
 /// One line for whoever started this, flushed, so that it can wait for it.
@@ -79,17 +84,31 @@ fn announce(emulator: &Emulator) -> std::io::Result<()> {
     stdout.flush()
 }
 
-fn until_told() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        Ok(())
-    })
+/// The signals that end the program.
+struct Stop {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// From now on a signal is not the sudden end.
+    fn new() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let entered = runtime.enter();
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        drop(entered);
+        Ok(Self { runtime, terminate, interrupt })
+    }
+
+    fn wait(mut self) {
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        });
+    }
 }
 
 /// Prints an error with all its causes.

@@ -35,6 +35,8 @@ struct Operation {
     polls_left: u32,
     polled: Vec<Instant>,
     lie: Option<Lie>,
+    /// The number of the hub key that its result gives to a TPM: the same one however often it is asked for.
+    hub_key: Option<usize>,
 }
 
 impl Service {
@@ -43,9 +45,9 @@ impl Service {
         if let Some(answer) = lie.and_then(lie_alone) {
             return answer;
         }
-        let payload = match self.payload(id, body) {
-            Ok(payload) => payload,
-            Err(message) => return Answer::error(400_000, &message),
+        let payload = match self.checked(id, body) {
+            Ok(mut body) => body.remove("payload"),
+            Err(answer) => return answer,
         };
         let default_hub = self.config.hubs.first().map_or("localhost", String::as_str);
         let answer = self.with(|state| state.register(id, payload, lie, default_hub));
@@ -64,8 +66,8 @@ impl Service {
 
     /// The registration status lookup.
     pub(crate) fn lookup(&self, id: &str, body: &[u8]) -> Answer {
-        if let Err(message) = self.payload(id, body) {
-            return Answer::error(400_000, &message);
+        if let Err(answer) = self.checked(id, body) {
+            return answer;
         }
         let state = self.with(|state| {
             let device = state.device(id)?;
@@ -75,12 +77,22 @@ impl Service {
         state.map_or_else(|| Answer::error(404_201, "Registration not found."), |state| Answer::json(200, &state))
     }
 
-    /// The custom payload of a register body, which may be empty (DPS device API §5.2).
-    fn payload(&self, id: &str, body: &[u8]) -> Result<Option<Value>, String> {
-        if body.is_empty() || self.is_kinder(Kinder::Body) {
-            return Ok(None);
+    /// The body of a call that has been admitted.
+    fn checked(&self, id: &str, body: &[u8]) -> Result<Map<String, Value>, Answer> {
+        let body = self.body(id, body).map_err(|message| Answer::error(400_000, &message))?;
+        self.same_keys(id, body.get("tpm").filter(|tpm| !tpm.is_null()))?;
+        Ok(body)
+    }
+
+    /// The members of a register body, which may be empty (DPS device API §5.2).
+    pub(crate) fn body(&self, id: &str, body: &[u8]) -> Result<Map<String, Value>, String> {
+        if body.is_empty() {
+            return Ok(Map::new());
         }
-        let mut body: Map<String, Value> =
+        if self.is_kinder(Kinder::Body) {
+            return Ok(serde_json::from_slice(body).unwrap_or_default());
+        }
+        let body: Map<String, Value> =
             serde_json::from_slice(body).map_err(|error| format!("The body is no JSON object: {error}"))?;
         match body.get("registrationId") {
             Some(Value::String(named)) if named.eq_ignore_ascii_case(id) => {}
@@ -92,7 +104,7 @@ impl Service {
             // DPS device API §10: a certificate request is refused under every version that this service speaks.
             return Err("csr is not supported.".to_owned());
         }
-        Ok(body.remove("payload"))
+        Ok(body)
     }
 }
 
@@ -110,7 +122,8 @@ impl State {
         let left = leaves.map(|assignment| (assignment.hub.clone(), assignment.device_id.clone()));
         let operation = format!("4.{}.{}", random_hex(8), guid());
         let polls_left = device.settings.polls;
-        device.registration.operations.insert(operation.clone(), Operation { polls_left, polled: Vec::new(), lie: lie.cloned() });
+        let running = Operation { polls_left, polled: Vec::new(), lie: lie.cloned(), hub_key: None };
+        device.registration.operations.insert(operation.clone(), running);
         let at_once = device.settings.at_once && lie != Some(&Lie::AssigningForever);
         let retry_after = device.settings.retry_after.clone();
         // At a move the old identity goes first, before the answer (design of the strict service; DPS device API §14).
@@ -154,24 +167,28 @@ impl State {
                 let (code, message) = (fail.code, fail.message.clone());
                 failed(device, operation, code, &message)
             }
-            None => {
-                let assignment = assign(device, default_hub);
-                let result = json!({
-                    "operationId": operation,
-                    "status": "assigned",
-                    "registrationState": registration_state(device, &assignment),
-                });
-                if let Some(proof) = device.proof.clone() {
-                    let name = device.registration_id.clone();
-                    self.hubs.add(&assignment.hub, &assignment.device_id, Identity::new(name, proof));
-                }
-                result
-            }
+            None => self.assigned(id, operation, lie, default_hub).unwrap_or_default(),
         };
         if let Some(lie) = lie {
             distort(&mut result, lie);
         }
         Answer::json(200, &result)
+    }
+
+    /// The result of an assignment; the hub knows of it when this returns.
+    fn assigned(&mut self, id: &str, operation: &str, lie: Option<&Lie>, default_hub: &str) -> Option<Value> {
+        let device = self.device(id)?;
+        let assignment = assign(device, default_hub);
+        let mut state = registration_state(device, &assignment);
+        let (proof, key) = hub_credential(device, operation, lie);
+        if let Some(key) = key {
+            state["tpm"]["authenticationKey"] = key.into();
+        }
+        if let Some(proof) = proof {
+            let name = device.registration_id.clone();
+            self.hubs.add(&assignment.hub, &assignment.device_id, Identity::new(name, proof));
+        }
+        Some(json!({"operationId": operation, "status": "assigned", "registrationState": state}))
     }
 }
 
@@ -184,6 +201,22 @@ impl Operation {
         self.polled.push(now);
         self.polled.len() > 5
     }
+}
+
+/// What the hub asks for from now on (`None`: as before), and the key that a TPM is sent for it. Each assignment has a new
+/// key, and with it the earlier ones are gone, before the answer is sent (DPS device API §9.1).
+fn hub_credential(device: &mut Device, operation: &str, lie: Option<&Lie>) -> (Option<Proof>, Option<String>) {
+    let Some(Proof::Tpm(tpm)) = &mut device.proof else {
+        return (device.proof.clone(), None);
+    };
+    let running = device.registration.operations.get_mut(operation);
+    let given = running.as_ref().and_then(|running| running.hub_key);
+    let number = given.or_else(|| tpm.new_hub_key());
+    if let Some(running) = running {
+        running.hub_key = number;
+    }
+    let proof = given.is_none().then(|| tpm.hub_proof());
+    (proof, number.and_then(|number| tpm.hub_key(number, lie)))
 }
 
 fn assign(device: &mut Device, default_hub: &str) -> Assignment {
@@ -223,8 +256,9 @@ fn registration_state(device: &Device, assignment: &Assignment) -> Value {
 
 fn attestation_details(device: &Device) -> (&'static str, Value) {
     let kind = match &device.proof {
-        Some(Proof::Keys(_)) | None => "symmetricKey",
+        Some(Proof::Keys(_) | Proof::HubKeys(_)) | None => "symmetricKey",
         Some(Proof::Certificate(_) | Proof::IssuedBy(_)) => "x509",
+        Some(Proof::Tpm(_)) => "tpm",
     };
     (kind, device.group.as_ref().map_or_else(|| json!({}), |group| json!({"enrollmentGroupId": group})))
 }
@@ -268,7 +302,8 @@ pub(crate) fn lie_alone(lie: &Lie) -> Option<Answer> {
         | Lie::UnknownStatus(_)
         | Lie::WrongRegistrationId
         | Lie::NoHub
-        | Lie::HubName(_) => None,
+        | Lie::HubName(_)
+        | Lie::Blob(_) => None,
     }
 }
 
@@ -281,7 +316,7 @@ fn usual_code(status: u16) -> u32 {
 }
 
 /// `big N`: the true answer, followed by as many spaces as it takes.
-fn padded(mut answer: Answer, lie: Option<&Lie>) -> Answer {
+pub(crate) fn padded(mut answer: Answer, lie: Option<&Lie>) -> Answer {
     if let Some(Lie::Big(size)) = lie {
         answer.body.resize(*size.max(&answer.body.len()), b' ');
     }
@@ -307,6 +342,7 @@ fn distort(result: &mut Value, lie: &Lie) {
         | Lie::Redirect(_)
         | Lie::Big(_)
         | Lie::LostOperation
-        | Lie::AssigningForever => {}
+        | Lie::AssigningForever
+        | Lie::Blob(_) => {}
     }
 }

@@ -7,6 +7,7 @@ use crate::fault::{self, Fault, Lie, Misdeed, Stage};
 use crate::hub::{Hubs, Identity, Telemetry};
 use crate::names::is_registration_id;
 use crate::registration::Registration;
+use crate::sas::Token;
 use crate::transcript::{self, NOBODY, Transcript};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -144,8 +145,8 @@ impl Service {
     }
 
     /// Checks what a client shows for a registration (DPS device API §4, §8).
-    pub(crate) fn admit(&self, scope: &str, registration_id: &str, shown: &Credential) -> Result<(), Refusal> {
-        let admitted = self.check(scope, registration_id, shown);
+    pub(crate) fn admit(&self, via: Via, scope: &str, registration_id: &str, shown: &Credential) -> Result<(), Refusal> {
+        let admitted = self.check(scope, registration_id, shown).and_then(|()| self.check_way(via, registration_id));
         self.explain(registration_id, &admitted);
         admitted
     }
@@ -173,6 +174,13 @@ impl Service {
         }
         let name = Some(registration_id);
         self.with(|state| state.admit(registration_id, |proof| proof.admits(shown, &audience, name, kinder)))
+    }
+
+    /// DPS device API §9.6.
+    fn check_way(&self, via: Via, registration_id: &str) -> Result<(), Refusal> {
+        let is_tpm = self.look(|state| state.tpm(registration_id).is_some());
+        let refused = is_tpm && via != Via::Https && !self.is_kinder(Kinder::Transport);
+        if refused { Err(Refusal::Transport) } else { Ok(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -293,6 +301,17 @@ impl State {
     pub(crate) fn identity(&self, device: &Device) -> Option<&Identity> {
         let assignment = device.registration.assignment.as_ref()?;
         self.hubs.identity(&assignment.hub, &assignment.device_id)
+    }
+
+    /// Whether the hub that a token names would let this device in with it.
+    pub(crate) fn hub_accepts(&self, registration_id: &str, token: &str, kinder: &[Kinder]) -> bool {
+        let resource = Token::parse(token).map(|token| token.resource).unwrap_or_default();
+        let Some((hub, device_id)) = resource.split_once("/devices/") else {
+            return false;
+        };
+        let identity = self.hubs.identity(hub, device_id);
+        let own = identity.filter(|identity| identity.registration_id.eq_ignore_ascii_case(registration_id));
+        own.is_some_and(|own| own.admits(&Credential::Token(token.to_owned()), hub, device_id, kinder).is_ok())
     }
 
     pub(crate) fn remove_from_hub(&mut self, registration_id: &str) -> bool {

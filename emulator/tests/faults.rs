@@ -149,6 +149,10 @@ fn delivery_faults() {
     assert_eq!(two("register: only-stale-rid"), (Ok(stale.to_owned()), Err(End::Silent)));
     assert_eq!(two("register: duplicate"), (Ok(right.to_owned()), Ok(right.to_owned())));
     assert_eq!(two("register: truncate"), (Err(End::Closed), Err(End::Closed)));
+    assert_eq!(two("register: late-drop"), (Err(End::Closed), Err(End::Closed)));
+    let emulator = faulty("register: late-drop");
+    assert_eq!(https_register(&emulator).unwrap_err(), End::Closed);
+    assert_eq!(emulator.assignment("gw"), Some(("localhost".to_owned(), "gw".to_owned())), "decided all the same");
     assert_eq!(https("register: truncate").unwrap_err(), End::Closed);
     assert_eq!(https("register: stale-rid").unwrap().status, 200, "HTTPS has no $rid");
     let emulator = faulty("register: duplicate");

@@ -121,7 +121,8 @@ fn a_wrong_configuration_is_explained() {
     assert!(explained(&format!("{service}tls = [\"1.1\"]\n")).starts_with("configuration:3: unknown variant `1.1`"));
     assert_eq!(explained("[service]\nid_scope = \"a/b\"\n"), "configuration:1: id_scope \"a/b\" must be ASCII without \"/\"");
     assert_eq!(explained(&format!("{service}ca_file = \"x\"")), "configuration:1: ca_file and ca_key_file go together");
-    let neither = "configuration:3: needs either primary_key (and secondary_key), or certificate_file or certificate_pem";
+    let neither =
+        "configuration:3: needs one of primary_key (and secondary_key), certificate_file, certificate_pem and endorsement_key";
     assert_eq!(enrollment(""), neither);
     assert_eq!(enrollment("primary_key = \"*\""), "configuration:3: a key is not base64");
     assert_eq!(enrollment("primary_key = \"YQ==\""), "configuration:3: a key has 1 bytes, not 16 to 64");

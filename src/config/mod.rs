@@ -9,8 +9,10 @@ mod reader;
 mod schema;
 mod settings;
 mod show;
+mod source_table;
 #[cfg(test)]
 mod tests;
+mod tpm;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Each source's exact spelling, and each way in which it can fail to name the machine.
 
+mod enrollment;
+
 use std::error::Error as _;
 
 use super::*;

@@ -1,6 +1,6 @@
 //! Lets one verb at a time to the TPM, each with a patience.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use super::TpmError;
@@ -54,12 +54,19 @@ impl Gate {
             Ok(Err(_)) => Err(TpmError::Broken("the verb's thread ended early".to_owned())),
         }
     }
+}
 
-    /// Waits until no verb is at work, or the patience is over.
-    pub(super) fn quiesce(&self) {
-        let is_taken = self.turn.is_taken.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.turn.is_free.wait_timeout_while(is_taken, self.patience, |is_taken| *is_taken));
-    }
+/// How many verbs are at work in this process.
+static AT_WORK: Mutex<u32> = Mutex::new(0);
+static LESS_WORK: Condvar = Condvar::new();
+
+/// Waits until no verb is at work, or the patience is over.
+pub(super) fn quiesce() {
+    drop(LESS_WORK.wait_timeout_while(at_work(), PATIENCE, |count| *count > 0));
+}
+
+fn at_work() -> MutexGuard<'static, u32> {
+    AT_WORK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Turn {
@@ -69,6 +76,7 @@ impl Turn {
         let mut is_taken = self.is_free.wait_while(is_taken, |is_taken| *is_taken).unwrap_or_else(PoisonError::into_inner);
         wanted.upgrade()?;
         *is_taken = true;
+        *at_work() += 1;
         Some(Taken(self))
     }
 }
@@ -77,6 +85,8 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         *self.0.is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.0.is_free.notify_all();
+        *at_work() -= 1;
+        LESS_WORK.notify_all();
     }
 }
 

@@ -42,6 +42,7 @@ pub type Signature = [u8; 32];
 /// This gateway's TPM. Nothing is opened until a verb needs it, and everything is closed at the verb's end.
 #[derive(Debug)]
 pub struct Tpm {
+    has_identity_handle: bool,
     shared: Arc<Shared>,
     gate: Gate,
 }
@@ -58,6 +59,8 @@ pub struct Auths {
 /// What a verb that writes the identity handle came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placed {
+    /// No handle is configured.
+    Nowhere,
     /// The hub key was there already.
     Already,
     /// It is there now.
@@ -98,7 +101,8 @@ impl Identification {
 impl Tpm {
     /// The TPM that the settings name. Touches nothing.
     pub fn new(settings: TpmSettings, auths: Auths) -> Self {
-        Self { shared: Arc::new(Shared::new(settings, auths)), gate: Gate::new() }
+        let has_identity_handle = settings.identity_handle.is_some();
+        Self { has_identity_handle, shared: Arc::new(Shared::new(settings, auths)), gate: Gate::new() }
     }
 
     /// Finds, or makes and keeps, the endorsement key and the storage key. What is remembered saves commands where it still holds.
@@ -127,6 +131,9 @@ impl Tpm {
 
     /// Puts the hub key where `identity_handle` says, in place of nothing or of a key with one of the names in `ours`.
     pub async fn place(&self, storage: &StorageKey, key: &HubKey, ours: &[Name]) -> Result<Placed, TpmError> {
+        if !self.has_identity_handle {
+            return Ok(Placed::Nowhere);
+        }
         let (storage, key, ours) = (storage.clone(), key.clone(), ours.to_vec());
         self.run(move |session| session.place(&storage, &key, &ours)).await
     }
@@ -141,11 +148,6 @@ impl Tpm {
         self.run(|session| session.identify()).await
     }
 
-    /// Waits until no verb is at work any more, or the one that is has gone beyond its patience. Blocks the thread.
-    pub fn quiesce(&self) {
-        self.gate.quiesce();
-    }
-
     async fn run<T: Send + 'static>(
         &self,
         verb: impl FnOnce(&mut Session) -> Result<T, TpmError> + Send + 'static,
@@ -158,6 +160,11 @@ impl Tpm {
             })
             .await
     }
+}
+
+/// Waits until no verb is at work any more, whoever asked for it, or one has gone beyond its patience. Blocks the thread.
+pub fn quiesce() {
+    gate::quiesce();
 }
 
 #[cfg(test)]

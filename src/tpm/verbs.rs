@@ -45,8 +45,8 @@ impl Session<'_> {
         let name = old.map(|old| self.esys.name(old)).transpose().map_err(|fault| explain(DOING, fault))?;
         match name {
             Some(name) if name == key.name() => return Ok(Placed::Already),
-            // It cannot be moved, and nothing is to go in its favour.
-            _ if matches!(key, HubKey::Kept { .. }) => return Ok(Placed::Foreign),
+            // It is kept elsewhere, cannot be moved, and nothing is to go in its favour.
+            _ if key.is_kept() => return Ok(Placed::Already),
             Some(name) if !ours.contains(&name) => return Ok(Placed::Foreign),
             Some(_) | None => {}
         }

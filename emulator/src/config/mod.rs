@@ -3,6 +3,7 @@
 mod read;
 
 use crate::fault::Fault;
+use crate::tpm::ParentKey;
 use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
 use std::net::IpAddr;
@@ -157,6 +158,27 @@ pub(crate) enum Kinder {
     Body,
     #[serde(rename = "skip-hub-credential")]
     HubCredential,
+    /// Keys of earlier challenges are good, too.
+    #[serde(rename = "skip-challenge")]
+    Challenge,
+    /// Any EK is taken for the enrolled one.
+    #[serde(rename = "skip-endorsement-key")]
+    EndorsementKey,
+    /// The SRK may have any attributes.
+    #[serde(rename = "skip-storage-key")]
+    StorageKey,
+    /// A register call may repeat other keys than those of the challenge.
+    #[serde(rename = "skip-same-keys")]
+    SameKeys,
+    /// A TPM's token may come without `skn`.
+    #[serde(rename = "skip-key-name")]
+    KeyName,
+    /// Earlier hub keys are good, too.
+    #[serde(rename = "skip-hub-key")]
+    HubKey,
+    /// A TPM may come over MQTT.
+    #[serde(rename = "skip-transport")]
+    Transport,
 }
 
 /// How one device is treated: what an individual enrollment and a group have in common.
@@ -197,11 +219,13 @@ pub(crate) struct Group {
     pub(crate) settings: Settings,
 }
 
-/// What proves a device's identity. (A TPM will be the third kind.)
+/// What proves a device's identity.
 #[derive(Debug, Clone)]
 pub(crate) enum Attestation {
     /// The decoded keys, primary first; for a group, those that device keys are derived from.
     SymmetricKey(Vec<Vec<u8>>),
     /// The device's own certificate, or for a group the CA's.
     X509(CertificateDer<'static>),
+    /// The EK of the device's TPM; no group has one.
+    Tpm(Box<ParentKey>),
 }

@@ -4,6 +4,7 @@ use super::{
     Attestation, Config, Enrollment, Fail, Group, Kinder, ServerCertificate, ServerKey, Service, Settings, TlsVersion, WrongKey,
 };
 use crate::fault::Fault;
+use crate::tpm::ParentKey;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
@@ -147,6 +148,7 @@ macro_rules! enrollment_table {
             secondary_key: Option<String>,
             certificate_file: Option<PathBuf>,
             certificate_pem: Option<String>,
+            endorsement_key: Option<Spanned<String>>,
             hub: Option<String>,
             enabled: Option<bool>,
             payload: Option<serde_json::Value>,
@@ -165,6 +167,7 @@ macro_rules! enrollment_table {
                     [self.primary_key.as_deref(), self.secondary_key.as_deref()],
                     self.certificate_file.as_deref(),
                     self.certificate_pem.as_deref(),
+                    self.endorsement_key.as_ref(),
                 )
             }
 
@@ -231,11 +234,20 @@ impl TryFrom<RawGroup> for Group {
 
     fn try_from(mut raw: RawGroup) -> Result<Self, Wrong> {
         let name = std::mem::take(&mut raw.name);
+        if let Some(key) = &raw.endorsement_key {
+            let message = "endorsement_key: a TPM has an enrollment of its own, an [[enrollment]]; no [[group]] takes it";
+            return Err(Wrong { message: message.to_owned(), at: Some(key.span().start) });
+        }
         Ok(Self { name, attestation: raw.attestation()?, settings: raw.settings(None)? })
     }
 }
 
-fn attestation(keys: [Option<&str>; 2], file: Option<&Path>, pem: Option<&str>) -> Result<Attestation, Wrong> {
+fn attestation(
+    keys: [Option<&str>; 2],
+    file: Option<&Path>,
+    pem: Option<&str>,
+    endorsement_key: Option<&Spanned<String>>,
+) -> Result<Attestation, Wrong> {
     let keys = keys.into_iter().flatten().map(key).collect::<Result<Vec<_>, _>>()?;
     let pem = match (file, pem) {
         (None, pem) => pem.map(str::to_owned),
@@ -246,13 +258,25 @@ fn attestation(keys: [Option<&str>; 2], file: Option<&Path>, pem: Option<&str>) 
             Some(std::fs::read_to_string(file).map_err(|error| format!("certificate_file {}: {error}", file.display()))?)
         }
     };
-    match (keys.is_empty(), pem) {
-        (false, None) => Ok(Attestation::SymmetricKey(keys)),
-        (true, Some(pem)) => CertificateDer::from_pem_slice(pem.as_bytes())
+    match (keys.is_empty(), pem, endorsement_key) {
+        (false, None, None) => Ok(Attestation::SymmetricKey(keys)),
+        (true, None, Some(key)) => tpm(key),
+        (true, Some(pem), None) => CertificateDer::from_pem_slice(pem.as_bytes())
             .map(Attestation::X509)
             .map_err(|error| format!("the certificate is no PEM: {error}").into()),
-        _ => Err("needs either primary_key (and secondary_key), or certificate_file or certificate_pem".to_owned().into()),
+        _ => Err("needs one of primary_key (and secondary_key), certificate_file, certificate_pem and endorsement_key"
+            .to_owned()
+            .into()),
     }
+}
+
+fn tpm(key: &Spanned<String>) -> Result<Attestation, Wrong> {
+    let parsed = crate::challenge::parse(key.get_ref()).and_then(ParentKey::restricted);
+    let parsed = parsed.map_err(|wrong| Wrong {
+        message: format!("endorsement_key: {wrong}; it must be the base64 TPM2B_PUBLIC of an RSA-2048 EK"),
+        at: Some(key.span().start),
+    });
+    Ok(Attestation::Tpm(Box::new(parsed?)))
 }
 
 fn key(text: &str) -> Result<Vec<u8>, String> {

@@ -14,6 +14,8 @@ pub(super) struct Route {
     scope: String,
     pub(super) registration_id: String,
     call: Call,
+    /// It has no token and shows a TPM's keys: it asks for a challenge.
+    is_challenge: bool,
 }
 
 #[derive(Debug)]
@@ -51,12 +53,14 @@ impl Route {
             [scope, "registrations", id, "operations", operation] => (scope, id, Call::Query((*operation).to_owned())),
             _ => return refused(404_000, "No such resource."),
         };
-        Ok(Self { scope: (*scope).to_owned(), registration_id: (*id).to_owned(), call })
+        let is_challenge = matches!(call, Call::Register | Call::Lookup) && shows_a_tpm(request);
+        Ok(Self { scope: (*scope).to_owned(), registration_id: (*id).to_owned(), call, is_challenge })
     }
 
     /// The stage of its faults.
     pub(super) fn stage(&self) -> Option<Stage> {
         match self.call {
+            _ if self.is_challenge => Some(Stage::Challenge),
             Call::Register => Some(Stage::Register),
             Call::Query(_) => Some(Stage::Query),
             Call::Lookup => None,
@@ -66,6 +70,7 @@ impl Route {
     /// Writes down that it was asked.
     pub(super) fn say(&self, service: &Service) {
         let line = match &self.call {
+            Call::Register if self.is_challenge => "> challenge".to_owned(),
             Call::Register => "> register".to_owned(),
             Call::Query(operation) => format!("> query {operation}"),
             Call::Lookup => "> lookup".to_owned(),
@@ -81,10 +86,14 @@ impl Route {
         certificates: &[CertificateDer<'static>],
         lie: Option<&Lie>,
     ) -> Answer {
-        if let Err(answer) = self.check(service, request, certificates) {
+        let id = &self.registration_id;
+        let checked = self.check_form(service, request).and_then(|()| match self.is_challenge {
+            true => Err(service.challenge(&self.scope, id, &request.body, lie)),
+            false => self.check_proof(service, request, certificates),
+        });
+        if let Err(answer) = checked {
             return answer;
         }
-        let id = &self.registration_id;
         service.with(|state| {
             if let Some(device) = state.device(id) {
                 device.via = Some(Via::Https);
@@ -101,7 +110,7 @@ impl Route {
         answer
     }
 
-    fn check(&self, service: &Service, request: &Request, certificates: &[CertificateDer<'static>]) -> Result<(), Answer> {
+    fn check_form(&self, service: &Service, request: &Request) -> Result<(), Answer> {
         if request.method != self.call.method() {
             return Err(Answer::error(405_000, "Method not allowed."));
         }
@@ -113,8 +122,12 @@ impl Route {
         if !request.body.is_empty() && !is_json(request) {
             return Err(Answer::error(415_000, "The content type is not application/json."));
         }
+        Ok(())
+    }
+
+    fn check_proof(&self, service: &Service, request: &Request, certificates: &[CertificateDer<'static>]) -> Result<(), Answer> {
         let credential = credential(request, certificates).map_err(|refusal| Answer::refusal(&refusal))?;
-        let admitted = service.admit(&self.scope, &self.registration_id, &credential);
+        let admitted = service.admit(Via::Https, &self.scope, &self.registration_id, &credential);
         admitted.map_err(|refusal| Answer::refusal(&refusal))
     }
 
@@ -125,6 +138,11 @@ impl Route {
         let path = path.strip_suffix("/register").unwrap_or(path);
         format!("https://{host}{path}/register")
     }
+}
+
+fn shows_a_tpm(request: &Request) -> bool {
+    let body: Option<serde_json::Value> = serde_json::from_slice(&request.body).ok();
+    request.header("authorization").is_none() && body.is_some_and(|body| !body["tpm"].is_null())
 }
 
 fn is_json(request: &Request) -> bool {

@@ -119,6 +119,9 @@ impl Connection {
         if let Some(delivery) = delivery {
             self.service.say(device, format!("! {}", delivery.name()));
         }
+        if delivery == Some(Delivery::LateDrop) {
+            return Err(Ended);
+        }
         self.service.say_answer(device, &answer);
         let bytes = to_bytes(&answer, request.keep_alive);
         match delivery {
@@ -127,7 +130,7 @@ impl Connection {
                 Err(Ended)
             }
             Some(Delivery::Duplicate) => self.send(&[bytes.clone(), bytes].concat()).await,
-            Some(Delivery::StaleRid | Delivery::OnlyStaleRid) | None => self.send(&bytes).await,
+            Some(Delivery::StaleRid | Delivery::OnlyStaleRid | Delivery::LateDrop) | None => self.send(&bytes).await,
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) async fn serve(
     if let Some(Misdeed::Connack(code)) = fault {
         return link.connack(code).await;
     }
-    let admitted = link.service.admit(&scope, &registration_id, &credential(connect, peer));
+    let admitted = link.service.admit(via, &scope, &registration_id, &credential(connect, peer));
     let code = return_code(&link, connect, &registration_id, api_version, &admitted);
     link.connack(code).await?;
     if code != ACCEPTED {
@@ -80,7 +80,16 @@ fn return_code(link: &Link, connect: &Connect, id: &str, api_version: &str, admi
     match admitted {
         Ok(()) | Err(Refusal::Scope | Refusal::Device) => ACCEPTED,
         Err(Refusal::Name | Refusal::Nothing | Refusal::Malformed | Refusal::Audience | Refusal::Expired) => NOT_AUTHORIZED,
-        Err(Refusal::Signature | Refusal::OtherKind | Refusal::Certificate(_)) => match link.service.config.wrong_key_on_mqtt {
+        Err(
+            Refusal::Signature
+            | Refusal::OtherKind
+            | Refusal::Certificate(_)
+            | Refusal::KeyName
+            | Refusal::Unchallenged
+            | Refusal::EndorsementKey
+            | Refusal::OtherKeys
+            | Refusal::Transport,
+        ) => match link.service.config.wrong_key_on_mqtt {
             WrongKey::Response => ACCEPTED,
             WrongKey::Connack => NOT_AUTHORIZED,
         },
@@ -218,10 +227,13 @@ impl Session {
         if let Some(delivery) = delivery {
             self.link.say(format!("! {}", delivery.name()));
         }
+        if delivery == Some(Delivery::LateDrop) {
+            return Err(Ended);
+        }
         self.link.service.say_answer(Some(&self.registration_id), answer);
         let truth = self.packet(rid, answer);
         match delivery {
-            None => self.link.wire.send(&truth).await?,
+            None | Some(Delivery::LateDrop) => self.link.wire.send(&truth).await?,
             Some(Delivery::Truncate) => {
                 self.link.wire.send(&truth[..truth.len() / 2]).await?;
                 return Err(Ended);

@@ -1,6 +1,8 @@
 //! A raw client for the tests: bytes over rustls, so that nothing in it knows what a well-behaved client would do.
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
+pub mod tpm;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use dps_emulator::{Config, Emulator, pki::Leaf};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
