@@ -87,9 +87,9 @@ impl fmt::Debug for HubKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name(Vec<u8>);
 
-#[cfg(feature = "tpm")]
 impl Name {
     /// As the TPM has it: algorithm and digest.
+    #[cfg(feature = "tpm")]
     pub(super) fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
