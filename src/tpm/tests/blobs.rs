@@ -108,7 +108,9 @@ fn encrypt(key: &PublicArea, label: &str, plain: &[u8]) -> Vec<u8> {
     let label = format!("rsa_oaep_label:{}00", hex(label.as_bytes()));
     let key = ["-pubin", "-keyform", "DER", "-inkey", file.to_str().unwrap()];
     let padding = ["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha256", "-pkeyopt", &label];
-    openssl(&[&["pkeyutl", "-encrypt"][..], &key, &padding].concat(), plain)
+    let encrypted = openssl(&[&["pkeyutl", "-encrypt"][..], &key, &padding].concat(), plain);
+    std::fs::remove_file(&file).unwrap();
+    encrypted
 }
 
 fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
