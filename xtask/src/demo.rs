@@ -35,7 +35,7 @@ pub struct AgentConfig<'a> {
 /// # Errors
 /// If anything does not go as a visitor should see it.
 pub fn run() -> Done {
-    machine::prepare(&[Need::Compiler, Need::Openssl])?;
+    machine::prepare(&[Need::Compiler, Need::Libtss2, Need::Openssl])?;
     let programs = workspace::build(Profile::Dev)?;
     let began = Instant::now();
     let scratch = Scratch::new("demo")?;

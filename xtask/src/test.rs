@@ -9,7 +9,18 @@ use crate::{Done, say, workspace};
 
 /// Runs `cargo test` and the SDK judges, and adds up what passed and failed.
 pub fn run() -> Done<ExitCode> {
-    machine::prepare(&[Need::Compiler, Need::Iproute, Need::Node, Need::Openssl, Need::Python, Need::Strace, Need::Unshare])?;
+    machine::prepare(&[
+        Need::Compiler,
+        Need::Iproute,
+        Need::Libtss2,
+        Need::Node,
+        Need::Openssl,
+        Need::Python,
+        Need::Strace,
+        Need::Swtpm,
+        Need::TpmTools,
+        Need::Unshare,
+    ])?;
     let tests = cargo_test()?;
     let judges = judges::judge(&[]).unwrap_or_else(|error| {
         say::trouble(&error.to_string());

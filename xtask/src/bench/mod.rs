@@ -36,6 +36,7 @@ pub fn run(arguments: &[String]) -> Done<std::process::ExitCode> {
     machine::prepare(&[
         Need::Compiler,
         Need::Iproute,
+        Need::Libtss2,
         Need::Node,
         Need::Openssl,
         Need::Python,
