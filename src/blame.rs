@@ -28,6 +28,8 @@ pub enum Blame {
     Untrusted,
     /// The peer breaks the protocol: 76.
     Peer,
+    /// The TPM is not there, is locked, or fails: 71.
+    Tpm,
     /// The state or runtime directory cannot be written: 73.
     Unwritable,
     /// Reading or writing there failed: 74.
@@ -36,9 +38,10 @@ pub enum Blame {
 
 impl Blame {
     /// Every blame, in the order of the manual's table.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Usage,
         Self::Refused,
+        Self::Tpm,
         Self::Unwritable,
         Self::Storage,
         Self::Network,
@@ -57,6 +60,7 @@ impl Blame {
         match self {
             Self::Usage => 64,
             Self::Refused => 69,
+            Self::Tpm => 71,
             Self::Unwritable => 73,
             Self::Storage => 74,
             Self::Network | Self::Clock | Self::Busy | Self::Hub => 75,
@@ -80,6 +84,7 @@ impl Blame {
             Self::Refused => "refused",
             Self::Untrusted => "untrusted",
             Self::Peer => "peer",
+            Self::Tpm => "tpm",
             Self::Unwritable => "unwritable",
             Self::Storage => "storage",
         }

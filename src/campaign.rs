@@ -57,6 +57,7 @@ impl Pace {
             | Blame::Hub
             | Blame::Untrusted
             | Blame::Peer
+            | Blame::Tpm
             | Blame::Credential
             | Blame::Configuration
             | Blame::Usage

@@ -10,6 +10,7 @@
 //! | `dmi-serial` | the product serial number of DMI, lower-cased |
 //! | `mac:IFACE` | as `00-1a-2b-3c-4d-5e`: a colon is one of the characters about which the documents of DPS disagree |
 //! | `machine-id` | what `systemd-id128 machine-id --app-specific=5d70dcd8c6574b0c8fc6fb2fd39598b9` prints |
+//! | `tpm-ek:hex`, `tpm-ek:base32` | the SHA-256 of the endorsement key's TPM2B_PUBLIC |
 //! | `file:PATH` | the first line of the file without the white space around it |
 
 use std::fs::{self, File};
@@ -17,15 +18,21 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::blame::Blame;
-use crate::config::{IdentitySource, RegistrationIdSource};
+use crate::config::{Encoding, IdentitySource, RegistrationIdSource};
 use crate::id::{InvalidId, RegistrationId};
+use crate::tpm::PublicArea;
 
+mod certificate;
+mod enrollment;
 #[cfg(test)]
 mod tests;
+
+pub use certificate::{Certificate, Validity};
+pub use enrollment::{CSV_HEADER, Credential, Enrollment, enrollment_line};
 
 const DEVICE_TREE: [&str; 2] = ["/proc/device-tree/serial-number", "/sys/firmware/devicetree/base/serial-number"];
 const DMI: &str = "/sys/class/dmi/id/product_serial";
@@ -108,6 +115,9 @@ pub enum IdentityError {
     /// The certificate names nobody.
     #[error("the certificate has no common name to register with; issue one whose subject's CN is the registration ID")]
     NoCommonName,
+    /// There is no TPM in play.
+    #[error("registration_id_from = \"tpm-ek:…\" needs method = \"tpm\"")]
+    NoEndorsementKey,
     /// The certificate names somebody else.
     #[error(
         "the registration ID is {id:?} but the certificate's common name is {common_name:?}; with x509 they must be equal, in upper and lower case too"
@@ -127,28 +137,49 @@ impl IdentityError {
     }
 }
 
+/// What the means of attestation know of the device's name.
+#[derive(Debug, Clone, Copy)]
+pub enum Known<'k> {
+    /// A symmetric key knows nothing.
+    Nothing,
+    /// The common name of the leaf certificate.
+    CommonName(&'k str),
+    /// The endorsement key of the TPM.
+    EndorsementKey(&'k PublicArea),
+}
+
 /// The registration ID, from files below `root`, which is `/` but in tests.
 ///
-/// With X.509 `certificate_cn` is the common name of the leaf certificate, and whatever the ID comes from has to equal it
-/// (DPS device API, X.509). With a symmetric key it is `None`.
-pub fn registration_id(
-    source: &RegistrationIdSource,
-    certificate_cn: Option<&str>,
-    root: &Path,
-) -> Result<RegistrationId, IdentityError> {
+/// With X.509 whatever the ID comes from has to equal the common name of the leaf certificate (DPS device API, X.509).
+pub fn registration_id(source: &RegistrationIdSource, proof: Known<'_>, root: &Path) -> Result<RegistrationId, IdentityError> {
     let id = match source {
         RegistrationIdSource::Written(id) => id.clone(),
-        RegistrationIdSource::From { source, prefix } => {
-            Machine { root, from: source }.registration_id(prefix, certificate_cn)?
-        }
+        RegistrationIdSource::From { source, prefix } => Machine { root, from: source }.registration_id(prefix, proof)?,
     };
-    match certificate_cn {
+    match proof {
         // DPS disregards case (UNCONFIRMED for certificates), its documents say "must equal": this is right either way.
-        Some(common_name) if common_name != id.as_str() => {
+        Known::CommonName(common_name) if common_name != id.as_str() => {
             Err(IdentityError::NotTheCommonName { id: id.as_str().to_owned(), common_name: shortened(common_name) })
         }
-        Some(_) | None => Ok(id),
+        Known::CommonName(_) | Known::EndorsementKey(_) | Known::Nothing => Ok(id),
     }
+}
+
+/// The registration ID that is made of an endorsement key (DPS device API, TPM registration ID convention).
+pub fn of_endorsement_key(key: &PublicArea, encoding: Encoding) -> String {
+    let digest = Sha256::digest(key.sized());
+    match encoding {
+        Encoding::Hex => digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Encoding::Base32 => base32(&digest),
+    }
+}
+
+/// RFC 4648 §6 in lower case, without padding.
+fn base32(bytes: &[u8]) -> String {
+    let bit = |n: usize| bytes.get(n / 8).map_or(0, |byte| byte >> (7 - n % 8) & 1);
+    let digit = |first: usize| (first..first + 5).fold(0, |value, n| value << 1 | bit(n));
+    let letter = |value| char::from(if value < 26 { b'a' + value } else { b'2' + value - 26 });
+    (0..bytes.len() * 8).step_by(5).map(digit).map(letter).collect()
 }
 
 /// This machine, asked for one of its names.
@@ -164,8 +195,8 @@ struct Name {
 }
 
 impl Machine<'_> {
-    fn registration_id(&self, prefix: &str, certificate_cn: Option<&str>) -> Result<RegistrationId, IdentityError> {
-        let Name { text, place } = self.name(certificate_cn)?;
+    fn registration_id(&self, prefix: &str, proof: Known<'_>) -> Result<RegistrationId, IdentityError> {
+        let Name { text, place } = self.name(proof)?;
         let text = format!("{prefix}{text}");
         text.parse().map_err(|invalid: InvalidId| IdentityError::Invalid {
             from: self.from.clone(),
@@ -175,11 +206,18 @@ impl Machine<'_> {
         })
     }
 
-    fn name(&self, certificate_cn: Option<&str>) -> Result<Name, IdentityError> {
+    fn name(&self, proof: Known<'_>) -> Result<Name, IdentityError> {
         match self.from {
             IdentitySource::CertificateCn => {
-                let text = certificate_cn.filter(|text| !text.is_empty()).ok_or(IdentityError::NoCommonName)?;
+                let Known::CommonName(text) = proof else { return Err(IdentityError::NoCommonName) };
+                if text.is_empty() {
+                    return Err(IdentityError::NoCommonName);
+                }
                 Ok(Name { text: text.to_owned(), place: "the certificate's common name".to_owned() })
+            }
+            IdentitySource::TpmEk(encoding) => {
+                let Known::EndorsementKey(key) = proof else { return Err(IdentityError::NoEndorsementKey) };
+                Ok(Name { text: of_endorsement_key(key, *encoding), place: "the endorsement key".to_owned() })
             }
             IdentitySource::DeviceTreeSerial => {
                 self.serial(&DEVICE_TREE, "this machine has no serial number in a device tree, use another source")

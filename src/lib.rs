@@ -10,6 +10,7 @@ pub mod clock;
 pub mod files;
 pub mod protocol;
 pub mod config;
+pub mod tpm;
 pub mod transcript;
 pub mod record;
 pub mod tls;

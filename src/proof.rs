@@ -1,10 +1,10 @@
 //! The proof of an assignment: one CONNECT to the hub with the credential just obtained, and DISCONNECT.
 
-use crate::attestation::Attestation;
+use crate::attestation::{Attestation, Key};
 use crate::clock::Clock;
 use crate::config::{Config, Gateway};
 use crate::protocol::sas::{Audience, percent_encode};
-use crate::protocol::{Answer, Assignment, KeySlot, Lost, Stage, Via};
+use crate::protocol::{Answer, Assignment, Lost, Stage, Via};
 use crate::secret::Secret;
 use crate::tls::{self, TlsError};
 use crate::transcript::Transcript;
@@ -23,6 +23,8 @@ pub enum Attempt {
     Refused(Answer),
     /// The hub could not be asked, or was too busy to say.
     Unreachable(Lost),
+    /// We could not make the credential.
+    Unable(Lost),
     /// Whoever answers there has not shown that it is the hub.
     Untrusted(Lost),
 }
@@ -57,17 +59,17 @@ impl<'a> Proof<'a> {
     /// reached on the one before. `limits.connect` is for each of them.
     ///
     /// A hub allows one connection per device: never call this while a consumer may hold it.
-    pub async fn try_hub(&self, assignment: &Assignment, slot: KeySlot, limits: Limits) -> Attempt {
+    pub async fn try_hub(&self, assignment: &Assignment, key: &Key, limits: Limits) -> Attempt {
         let mut attempt = Attempt::Unreachable(Lost::Credential("[hub] transport names no way to the hub".to_owned()));
         for via in &self.config.hub.routes {
-            attempt = self.try_via(*via, assignment, slot, limits).await;
+            attempt = self.try_via(*via, assignment, key, limits).await;
             let Attempt::Unreachable(Lost::Unreachable { .. }) = attempt else { break };
         }
         attempt
     }
 
-    async fn try_via(&self, via: Via, assignment: &Assignment, slot: KeySlot, limits: Limits) -> Attempt {
-        match self.connect(via, assignment, slot, limits).await {
+    async fn try_via(&self, via: Via, assignment: &Assignment, key: &Key, limits: Limits) -> Attempt {
+        match self.connect(via, assignment, key, limits).await {
             Ok(()) => Attempt::Proven,
             Err(Failure::Refused(answer)) => refused(answer),
             Err(Failure::Lost(lost)) => {
@@ -75,16 +77,17 @@ impl<'a> Proof<'a> {
                 match lost {
                     // A date in the future is looked at before the issuer: a stranger's certificate can have one.
                     Lost::Untrusted { .. } | Lost::NotYetValid { .. } => Attempt::Untrusted(lost),
-                    Lost::Unreachable { .. } | Lost::Nonsense(_) | Lost::Credential(_) => Attempt::Unreachable(lost),
+                    Lost::Credential(_) | Lost::Tpm(_) => Attempt::Unable(lost),
+                    Lost::Unreachable { .. } | Lost::Nonsense(_) => Attempt::Unreachable(lost),
                 }
             }
         }
     }
 
-    async fn connect(&self, via: Via, assignment: &Assignment, slot: KeySlot, limits: Limits) -> Result<(), Failure> {
+    async fn connect(&self, via: Via, assignment: &Assignment, key: &Key, limits: Limits) -> Result<(), Failure> {
         let Assignment { hub, device_id, .. } = assignment;
         let audience = Audience::device(hub, device_id);
-        let password = credential(self.attestation, &audience, slot, self.clock)?;
+        let password = credential(self.attestation, &audience, key, self.clock).await?;
         let host = self.config.hub.gateway.as_ref().map_or(hub, |Gateway { host, .. }| host);
         self.transcript.line(format_args!("> hub connect {via} {host} {device_id}"));
         let address = Address { via, host, port: self.port(via) };

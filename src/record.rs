@@ -13,6 +13,7 @@ use x509_cert::der::DateTime;
 
 use crate::blame::Blame;
 use crate::files::{self, FileError, Lock};
+use crate::tpm::{Memory, Name};
 
 /// The version that is written. A field may be added under it; none is ever removed or given another meaning.
 const VERSION: u32 = 1;
@@ -43,12 +44,24 @@ pub struct Record {
     pub payload: Option<Value>,
     /// When DPS assigned it, in seconds since 1970, as [`certainly_past`] has it: the clock's floor from then on.
     pub assigned_at: u64,
-    /// The verdict of the proof: `proven`, `unproven`, or `unverified` where none was wanted.
+    /// The verdict of the proof: `proven`, `unproven`, or `unverified` where none was wanted; `untried` before it has spoken.
     pub proof: String,
     /// The transport over which DPS was last reached.
     pub transport: String,
     /// Which of two keys the service accepted: `primary` or `secondary`.
     pub key: String,
+    /// A registration was begun that may have replaced what the hub accepts, and its end is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfinished: bool,
+    /// With a TPM: the keys by which this device signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<Memory>,
+    /// With a TPM: the names of the last hub keys that were made here, the newest last, at most [`Record::MADE`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<Name>,
+    /// With a TPM: the record before this one, whose key is kept until the hub has accepted the new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<Box<Record>>,
     /// What a later version has added: kept, so that it can come back to it.
     #[serde(flatten)]
     pub later: Map<String, Value>,
@@ -57,6 +70,17 @@ pub struct Record {
 impl Record {
     /// The version that [`Store::write`] puts into a record.
     pub const VERSION: u32 = VERSION;
+
+    /// So many names of hub keys are remembered.
+    pub const MADE: usize = 8;
+
+    /// The proof's verdict of a record that is not adopted yet.
+    pub const UNTRIED: &str = "untried";
+
+    /// The record that is adopted: this one, or its predecessor while this one is untried.
+    pub fn adopted(self) -> Option<Self> {
+        if self.proof == Self::UNTRIED { self.predecessor.map(|predecessor| *predecessor) } else { Some(self) }
+    }
 
     /// Whether it was made for this tenant, device and key.
     pub fn belongs_to(&self, id_scope: &str, registration_id: &str, identity: &str) -> bool {
@@ -230,6 +254,10 @@ mod tests {
             proof: "proven".into(),
             transport: "mqtt".into(),
             key: "primary".into(),
+            unfinished: false,
+            tpm: None,
+            made: Vec::new(),
+            predecessor: None,
             later: Map::new(),
         }
     }

@@ -10,10 +10,12 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("hyper", &["transport/https.rs"]),
     ("tokio_tungstenite", &["transport/websocket.rs", "transport/tests/websocket.rs"]),
     ("ring", &["tls.rs"]),
+    ("tss_esapi", &["tpm/esys.rs"]),
     ("clap", &["cli/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["cli/output.rs"]),
-    ("x509_cert", &["attestation/x509.rs", "record.rs", "tls.rs"]),
+    ("sha1", &["identity/certificate.rs"]),
+    ("x509_cert", &["identity/certificate.rs", "record.rs", "tls.rs"]),
     ("rustix", &["files.rs", "main.rs"]),
     ("hmac", &["attestation/symmetric_key.rs", "identity.rs", "identity/"]),
 ];
@@ -63,7 +65,7 @@ fn each_foreign_crate_stays_in_its_files() {
 #[test]
 fn the_core_is_pure() {
     for (path, text) in sources().into_iter().filter(|(path, _)| own_module(path) == "protocol") {
-        if path.ends_with("registration_tests.rs") {
+        if path.components().any(|part| part.as_os_str() == "tests") {
             continue;
         }
         for (number, line) in code_lines(&text) {

@@ -1,15 +1,15 @@
 //! Attestation by a symmetric key: the enrollment's own, or one that was derived from a group key off the device.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::AttestationError;
+use super::{AttestationError, secret_of};
 use crate::config::KeySource;
-use crate::secret::{Secret, read_secret_file};
+use crate::secret::Secret;
 
 /// A key of 16 to 64 bytes (DPS device API, keys).
 #[derive(Debug)]
@@ -18,8 +18,7 @@ pub struct SymmetricKey(Secret<Vec<u8>>);
 impl SymmetricKey {
     /// Reads base64 text from where the source says. `credentials` is systemd's `$CREDENTIALS_DIRECTORY`.
     pub fn open(source: &KeySource, credentials: Option<&Path>) -> Result<Self, AttestationError> {
-        let path = path_of(source, credentials)?;
-        let text = read_secret_file(&path)?;
+        let (path, text) = secret_of(source, credentials)?;
         Self::parse(text.expose()).map_err(|why| AttestationError::NoSymmetricKey { origin: path, why })
     }
 
@@ -52,14 +51,6 @@ impl SymmetricKey {
     /// 64 bits that change with the key and cannot be turned back into it.
     pub fn fingerprint(&self) -> String {
         self.sign("dps-agent: which key is this").iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-fn path_of(source: &KeySource, credentials: Option<&Path>) -> Result<PathBuf, AttestationError> {
-    match (source, credentials) {
-        (KeySource::File(path), _) => Ok(path.clone()),
-        (KeySource::Credential(name), Some(directory)) => Ok(directory.join(name)),
-        (KeySource::Credential(name), None) => Err(AttestationError::NoCredentials(name.clone())),
     }
 }
 
@@ -136,15 +127,5 @@ mod tests {
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
         assert_eq!(of(1).len(), 16);
-    }
-
-    #[test]
-    fn a_systemd_credential_is_found_or_its_absence_explained() {
-        let source = KeySource::Credential("dps-key".into());
-        assert_eq!(path_of(&source, Some(Path::new("/run/c"))).unwrap(), Path::new("/run/c/dps-key"));
-        assert_eq!(
-            path_of(&source, None).unwrap_err().to_string(),
-            "the systemd credential \"dps-key\" is not there: $CREDENTIALS_DIRECTORY is not set; put LoadCredential=dps-key:FILE into the unit, or use a …_file key"
-        );
     }
 }

@@ -9,15 +9,12 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
-use x509_cert::Certificate;
-use x509_cert::der::Decode;
-use x509_cert::der::oid::ObjectIdentifier;
 
 use super::AttestationError;
+use crate::identity::Certificate;
+pub use crate::identity::Validity;
 use crate::secret::read_secret_file;
 use crate::tls;
-
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// A client certificate with its chain and key, ready for TLS.
 #[derive(Debug)]
@@ -25,15 +22,6 @@ pub struct X509 {
     certified_key: Arc<CertifiedKey>,
     common_name: String,
     validity: Validity,
-}
-
-/// When a certificate is valid, in seconds since 1970, both ends included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Validity {
-    /// The first second.
-    pub from: u64,
-    /// The last second.
-    pub until: u64,
 }
 
 impl X509 {
@@ -101,22 +89,6 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, AttestationError> {
 }
 
 fn describe(leaf: &CertificateDer<'_>) -> Result<(String, Validity), String> {
-    let leaf = Certificate::from_der(leaf).map_err(|error| format!("its first certificate is damaged ({error})"))?;
-    let subject = &leaf.tbs_certificate.subject;
-    let mut names = subject.0.iter().flat_map(|rdn| rdn.0.iter()).filter(|attribute| attribute.oid == COMMON_NAME);
-    let name = match (names.next(), names.next()) {
-        (Some(name), None) => name,
-        (None, _) => {
-            return Err(format!(
-                "the subject of its first certificate ({subject}) has no common name, and DPS knows a device by that"
-            ));
-        }
-        (Some(_), Some(_)) => {
-            return Err(format!("the subject of its first certificate ({subject}) has more than one common name"));
-        }
-    };
-    let name = std::str::from_utf8(name.value.value()).map_err(|_| "its common name is not UTF-8".to_owned())?;
-    let validity = &leaf.tbs_certificate.validity;
-    let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
-    Ok((name.to_owned(), Validity { from: seconds(validity.not_before), until: seconds(validity.not_after) }))
+    let leaf = Certificate::parse(leaf).map_err(|error| format!("its first certificate is damaged ({error})"))?;
+    Ok((leaf.common_name()?.to_owned(), leaf.validity()))
 }

@@ -177,7 +177,7 @@ pub async fn examine<'t>(examined: Examined<'_>, tell: &'t mut dyn FnMut(&Check)
         findings.without_configuration(examined.offline);
         return findings;
     };
-    let local = findings.offline(&config, &examined);
+    let local = findings.offline(&config, &examined).await;
     if !examined.offline {
         findings.online(&config, local).await;
     }

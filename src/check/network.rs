@@ -175,6 +175,7 @@ pub(super) fn lost_at(id: Id, tried: String, lost: &Lost) -> Check {
         Lost::NotYetValid { .. } => (lost.to_string(), "set this machine's clock".to_owned()),
         Lost::Nonsense(_) => (lost.to_string(), "find out who answers there: it may not be the service".to_owned()),
         Lost::Credential(why) => (why.clone(), "correct the file that is named".to_owned()),
+        Lost::Tpm(why) => (why.clone(), "see docs/tpm.md".to_owned()),
     };
     Check::new(id, Outcome::Failed(lost.blame()), tried, found).cure(cure)
 }

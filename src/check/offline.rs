@@ -44,13 +44,13 @@ impl Findings<'_> {
         }
     }
 
-    pub(super) fn offline(&mut self, config: &Config, examined: &Examined<'_>) -> Local {
+    pub(super) async fn offline(&mut self, config: &Config, examined: &Examined<'_>) -> Local {
         if let Some(unusable) = payload(config) {
             self.add(unusable);
         }
         self.add(directory(Id::StateDirectory, &config.state_directory, 0o700));
         self.add(directory(Id::RuntimeDirectory, &config.runtime_directory, 0o755));
-        let attestation = self.attestation(config, examined);
+        let attestation = self.attestation(config, examined).await;
         let remembered = Store::new(&config.state_directory).read();
         let clock = Clock::with_floor(remembered.as_ref().ok().and_then(|record| Some(record.as_ref()?.assigned_at)));
         self.certificate(config, attestation.as_ref(), &clock);
@@ -62,8 +62,8 @@ impl Findings<'_> {
         Local { attestation, record, clock, tls }
     }
 
-    fn attestation(&mut self, config: &Config, examined: &Examined<'_>) -> Result<Attestation, AttestationError> {
-        let opened = Attestation::open(&config.attestation, &examined.root, examined.credentials.as_deref());
+    async fn attestation(&mut self, config: &Config, examined: &Examined<'_>) -> Result<Attestation, AttestationError> {
+        let opened = Attestation::open(&config.attestation, &examined.root, examined.credentials.as_deref(), None).await;
         let tried = format!("read {}", credentials(&config.attestation));
         self.add(match &opened {
             // The name is looked for when the credentials are open.
@@ -79,7 +79,7 @@ impl Findings<'_> {
     fn certificate(&mut self, config: &Config, opened: Result<&Attestation, &AttestationError>, clock: &Clock) {
         let skipped = |reason| Check::skipped(Id::Certificate, "nothing", reason);
         self.add(match (&config.attestation, opened.map(Attestation::validity)) {
-            (Profile::SymmetricKey { .. }, _) => skipped("this device proves itself by a key"),
+            (Profile::SymmetricKey { .. } | Profile::Tpm { .. }, _) => skipped("this device proves itself by a key"),
             (Profile::X509 { .. }, Ok(Some(validity))) => clock::window(validity, clock.now()),
             (Profile::X509 { .. }, Ok(None) | Err(_)) => skipped("it cannot be used, see above or below"),
         });
@@ -217,6 +217,7 @@ fn credentials(profile: &Profile) -> String {
             format!("the keys {} and {}", name(primary), name(secondary))
         }
         Profile::X509 { chain, key, .. } => format!("the certificate {} and its key {}", chain.display(), key.display()),
+        Profile::Tpm { tpm, .. } => format!("the TPM {}", tpm.tcti),
     }
 }
 
@@ -225,6 +226,7 @@ fn usable(profile: &Profile) -> &'static str {
         Profile::SymmetricKey { secondary: None, .. } => "a symmetric key",
         Profile::SymmetricKey { secondary: Some(_), .. } => "two symmetric keys",
         Profile::X509 { .. } => "they belong together",
+        Profile::Tpm { .. } => "it answers, and has its keys",
     }
 }
 
@@ -248,6 +250,7 @@ fn credential_fault(error: &AttestationError) -> (String, String) {
         AttestationError::NoPrivateKey { .. } => "put the certificate's own key there, PEM without a password",
         AttestationError::NoPair { .. } => "put the leaf first, and its own key",
         AttestationError::Identity(_) | AttestationError::Tls(_) => "use another key",
+        AttestationError::Tpm(_) | AttestationError::NoHubKey | AttestationError::NoTpm => "see docs/tpm.md",
     };
     (fact, cure.to_owned())
 }

@@ -37,7 +37,7 @@ impl Findings<'_> {
             return self.add(Check::skipped(Id::Dps, tried, "no way to it is open, see above"));
         }
         let transcript = Transcript::log_only();
-        let body = wire::register_body(attestation.registration_id(), None);
+        let body = wire::register_body(attestation.registration_id(), None, attestation.shown_keys().as_ref());
         let service = match Service::new(config, attestation, local.clock, &transcript, body) {
             Ok(service) => service,
             Err(error) => return self.add(Check::skipped(Id::Dps, tried, with_causes(&error))),

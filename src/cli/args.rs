@@ -27,6 +27,10 @@ pub enum Verb {
     Provision(Provision),
     /// Print what is known of the assignment
     Status,
+    /// Print what an operator needs to enroll this device; asks nobody, holds no secret
+    Identity(Identity),
+    /// Mint a token with which this device can connect to its hub
+    Token(Token),
     /// Look for what stands in the way: configuration, files, clock, network, DPS, hub
     Check(Check),
     /// Show or validate the configuration
@@ -45,6 +49,23 @@ pub struct Provision {
     /// Write the conversation with DPS, free of secrets, to this file
     #[arg(long, value_name = "FILE")]
     pub transcript: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Identity {
+    /// Print one line of CSV: registrationId,attestation,endorsementKey,storageRootKey,sha1Thumbprint,sha256Thumbprint,certificate
+    #[arg(long)]
+    pub csv: bool,
+    /// The same with the names of the columns in a line before it
+    #[arg(long)]
+    pub csv_header: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Token {
+    /// How long it is good, such as 10m or 8h; 24h at most
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = token_life)]
+    pub expiry_in: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +88,7 @@ Exit codes (sysexits):
    0  done
   64  usage: the command line is wrong
   69  the service refuses this device for good
+  71  the TPM is not there, is locked, or fails
   73  the state or runtime directory cannot be written
   74  reading or writing there failed
   75  it may still come right: network, clock, a busy service, the hub refuses so far
@@ -87,6 +109,16 @@ fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(factor).map(Duration::from_secs).ok_or_else(|| "that is longer than there is time".to_owned())
 }
 
+/// A time that a token may live.
+fn token_life(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(24 * 3600);
+    match duration(text)? {
+        Duration::ZERO => Err("a token that is never good is of no use; write for instance 1h".to_owned()),
+        longer if longer > LONGEST => Err("a token lives 24h at most; ask for a new one in time".to_owned()),
+        life => Ok(life),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +135,23 @@ mod tests {
         }
         assert_eq!(duration("99999999999999999999h").unwrap_err(), "write a number and a unit, such as 60s, 5m or 1h");
         assert_eq!(duration("9999999999999999h").unwrap_err(), "that is longer than there is time");
+    }
+
+    #[test]
+    fn a_token_lives_a_day_at_most() {
+        assert_eq!(token_life("24h"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(token_life("86401").unwrap_err(), "a token lives 24h at most; ask for a new one in time");
+        assert_eq!(token_life("0").unwrap_err(), "a token that is never good is of no use; write for instance 1h");
+        assert_eq!(token_life("1d").unwrap_err(), "\"d\" is no unit; write s, m or h, such as 60s");
+        let Verb::Token(Token { expiry_in }) = Cli::try_parse_from(["dps-agent", "token"]).unwrap().verb else { panic!() };
+        assert_eq!(expiry_in, Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn the_help_names_the_columns() {
+        let help = Cli::try_parse_from(["dps-agent", "identity", "--help"]).unwrap_err().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join("");
+        assert!(help.contains(crate::identity::CSV_HEADER), "{help}");
     }
 
     #[test]

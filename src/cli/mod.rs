@@ -1,16 +1,20 @@
 //! The command line: what was typed, which verb does it, what is printed and with which exit code it ends.
 
 mod args;
+mod identity;
 mod output;
+mod token;
 mod verbs;
 
 use std::ffi::OsString;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::blame::Blame;
 use crate::failure::Failure;
+use crate::tpm;
 use args::{Cli, Verb};
 
 /// Does what the command line asks for and returns the exit code (see [`Blame`]).
@@ -21,14 +25,43 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         Err(error) => return unparsed(&error, json),
     };
     output::start_logging(matches!(cli.verb, Verb::Run), environment("RUST_LOG"));
-    let ended = match &cli.verb {
-        Verb::Run => verbs::run(&cli).await,
-        Verb::Provision(options) => verbs::provision(&cli, options).await,
-        Verb::Status => verbs::status(&cli),
-        Verb::Check(options) => verbs::check(&cli, options).await,
-        Verb::Config(what) => verbs::config(&cli, what),
+    let code = tokio::select! {
+        ended = perform(&cli) => ended.unwrap_or_else(|failure| output::failed(&failure, cli.json)),
+        code = stopped(&cli.verb) => code,
     };
-    ended.unwrap_or_else(|failure| output::failed(&failure, cli.json))
+    // A TPM that is left in the middle of something keeps what was for us only.
+    tpm::quiesce();
+    code
+}
+
+async fn perform(cli: &Cli) -> Result<u8, Failure> {
+    match &cli.verb {
+        Verb::Run => verbs::run(cli).await,
+        Verb::Provision(options) => verbs::provision(cli, options).await,
+        Verb::Status => verbs::status(cli),
+        Verb::Identity(options) => identity::identity(cli, options).await,
+        Verb::Token(options) => token::token(cli, options).await,
+        Verb::Check(options) => verbs::check(cli, options).await,
+        Verb::Config(what) => verbs::config(cli, what),
+    }
+}
+
+/// The exit code after SIGINT or SIGTERM, as a shell would give it. The daemon listens to them itself.
+async fn stopped(verb: &Verb) -> u8 {
+    const SIGINT: u8 = 2;
+    const SIGTERM: u8 = 15;
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let ((Ok(mut interrupt), Ok(mut terminate)), Verb::Provision(_) | Verb::Check(_) | Verb::Identity(_) | Verb::Token(_)) =
+        (signals, verb)
+    else {
+        return std::future::pending().await;
+    };
+    let number = tokio::select! {
+        _ = interrupt.recv() => SIGINT,
+        _ = terminate.recv() => SIGTERM,
+    };
+    output::end_line();
+    128 + number
 }
 
 /// The one place that reads the environment.

@@ -48,6 +48,13 @@ pub fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Where a person watches, the line that tells what goes on has no end of its own.
+pub fn end_line() {
+    if io::stderr().is_terminal() {
+        complain("");
+    }
+}
+
 /// One JSON object on one line.
 pub fn print_json(value: &Value) -> Result<(), Failure> {
     print(&format!("{value}\n"))

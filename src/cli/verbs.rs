@@ -1,6 +1,7 @@
 //! What each verb does.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,29 +11,35 @@ use super::{environment, output};
 use crate::agent::{Agent, Surroundings};
 use crate::blame::Blame;
 use crate::check::{Check, Examined, examine};
-use crate::config::{self, Config, Loaded, Profile, RegistrationIdSource, Source};
+use crate::config::{self, Config, Loaded, RegistrationIdSource, Source};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::record::{Record, RecordError, Store, rfc3339};
 use crate::transcript::Transcript;
 
 /// What a verb ends with: its exit code, or a failure that is still to be told.
-type Ended = Result<u8, Failure>;
+pub(super) type Ended = Result<u8, Failure>;
 
 /// `run`
 pub async fn run(cli: &Cli) -> Ended {
     let no_signals = |error| Failure::new(Blame::Storage, format!("signals cannot be received: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    // Whoever stops us before we are ready stops us as cleanly as later.
-    let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), Progress::Log))?;
     let shutdown = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    agent.run(shutdown).await?;
+    // Whoever stops us before we are ready stops us as cleanly as later.
+    let work = async {
+        let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), Progress::Log), Duration::MAX).await?;
+        agent.run().await
+    };
+    tokio::select! {
+        () = shutdown => {}
+        ended = work => ended?,
+    }
     tracing::info!("stopped");
     Ok(0)
 }
@@ -42,7 +49,7 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
     let config = load(cli)?;
     let transcript = transcript(options.transcript.as_ref())?;
     let progress = Progress::for_person();
-    let agent = Agent::open(config, surroundings(transcript, progress))?;
+    let agent = Agent::open(config, surroundings(transcript, progress), options.timeout).await?;
     let valid = if options.force { None } else { agent.current()? };
     let record = match valid {
         Some(record) => {
@@ -51,7 +58,7 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
                     "there is a valid assignment, so DPS is not asked and the transcript stays empty; --force registers anew"
                 );
             }
-            agent.publish(&record)?;
+            agent.hand_off(&record).await?;
             record
         }
         None => {
@@ -71,14 +78,7 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
 /// `status`
 pub fn status(cli: &Cli) -> Ended {
     let config = load(cli)?;
-    let store = Store::new(&config.state_directory);
-    let record = match store.read() {
-        Err(error @ RecordError::Damaged { .. }) => {
-            return Err(Failure::new(error.blame(), format!("{error}; the next registration replaces it")));
-        }
-        other => other?,
-    };
-    let record = record.filter(|record| is_configured(record, &config));
+    let record = recorded(&config)?;
     match (&record, cli.json) {
         (Some(record), true) => output::print_json(&with(told(record), "provisioned", json!(true)))?,
         (Some(record), false) => output::print(&in_words(record))?,
@@ -123,10 +123,20 @@ pub fn config(cli: &Cli, what: &args::Config) -> Ended {
     Ok(if loaded.is_ok() { 0 } else { Blame::Configuration.exit_code() })
 }
 
+/// The record of the configured device that is adopted, if there is one.
+pub(super) fn recorded(config: &Config) -> Result<Option<Record>, Failure> {
+    let record = match Store::new(&config.state_directory).read() {
+        Err(error @ RecordError::Damaged { .. }) => {
+            return Err(Failure::new(error.blame(), format!("{error}; the next registration replaces it")));
+        }
+        other => other?,
+    };
+    Ok(record.and_then(Record::adopted).filter(|record| is_configured(record, config)))
+}
+
 /// Whether the record is of the configured device, as far as the configuration alone tells: no key is opened for `status`.
 fn is_configured(record: &Record, config: &Config) -> bool {
-    let (Profile::SymmetricKey { registration_id, .. } | Profile::X509 { registration_id, .. }) = &config.attestation;
-    let named = match registration_id {
+    let named = match config.attestation.registration_id() {
         RegistrationIdSource::Written(id) => record.registration_id == id.as_str(),
         RegistrationIdSource::From { .. } => true,
     };
@@ -134,7 +144,7 @@ fn is_configured(record: &Record, config: &Config) -> bool {
 }
 
 /// The configuration; what is worth a warning is logged.
-fn load(cli: &Cli) -> Result<Config, Failure> {
+pub(super) fn load(cli: &Cli) -> Result<Config, Failure> {
     let loaded = Config::load(&source(cli), &environment);
     let Loaded { config, warnings, .. } = loaded.map_err(|errors| Failure::new(Blame::Configuration, errors.to_string()))?;
     for warning in warnings {
@@ -150,7 +160,7 @@ fn source(cli: &Cli) -> Source {
     }
 }
 
-fn surroundings(transcript: Transcript, progress: Progress) -> Surroundings {
+pub(super) fn surroundings(transcript: Transcript, progress: Progress) -> Surroundings {
     let credentials = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     Surroundings { root: PathBuf::from("/"), credentials, transcript, progress }
 }

@@ -7,6 +7,7 @@ use toml::de::{DeInteger, DeString, DeTable, DeValue, Error};
 
 use super::problem::{KeyName, Origin, Problem, Report, Reported};
 use super::schema::{self, Key, Kind};
+use super::source_table;
 
 /// A value that somebody wrote for a key we know, or that it has by default.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Setting {
 pub(super) enum Value {
     /// For a key of [`Kind::Text`] or [`Kind::Path`].
     Text(String),
+    /// For `registration_id`, where it is a table: what `registration_id_from` would say.
+    Source(String),
     /// For a key of [`Kind::Port`].
     Port(u16),
     /// For a key of [`Kind::Flag`].
@@ -86,6 +89,11 @@ impl Document<'_> {
     fn setting(&self, at: usize, entry: Entry<'_>, report: &mut Report) -> Option<Setting> {
         let origin = self.origin(at);
         match entry {
+            Entry::Known(key, DeValue::Table(table)) if key == schema::REGISTRATION_ID => {
+                let value = source_table::read(table).map(Value::Source);
+                let value = value.unwrap_or_else(|wrong| Value::Broken(self.wrong_table(key, origin.clone(), wrong, report)));
+                Some(Setting { key, value, origin })
+            }
             Entry::Known(key, value) => {
                 let value = typed(key, value).unwrap_or_else(|message| {
                     Value::Broken(report.add(Problem { origin: origin.clone(), key: Some(key.to_name()), message }))
@@ -97,6 +105,20 @@ impl Document<'_> {
                 None
             }
         }
+    }
+
+    fn wrong_table(&self, key: Key, origin: Origin, wrong: source_table::Wrong, report: &mut Report) -> Reported {
+        let source_table::Wrong { first, more } = wrong;
+        let mut add = |member: source_table::Member| {
+            let origin = member.at.map_or_else(|| origin.clone(), |at| self.origin(at));
+            let mut name = key.to_name();
+            if !member.name.is_empty() {
+                name.key = format!("{}.{}", name.key, legible(&member.name));
+            }
+            report.add(Problem { origin, key: Some(name), message: member.message })
+        };
+        let reported = add(first);
+        more.into_iter().map(add).last().unwrap_or(reported)
     }
 
     fn origin(&self, at: usize) -> Origin {
@@ -232,7 +254,7 @@ fn wrong_type(key: Key, value: &DeValue<'_>) -> String {
     }
 }
 
-fn found(value: &DeValue<'_>) -> &'static str {
+pub(super) fn found(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
         DeValue::Integer(_) => "a number",

@@ -9,8 +9,10 @@ mod reader;
 mod schema;
 mod settings;
 mod show;
+mod source_table;
 #[cfg(test)]
 mod tests;
+mod tpm;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,6 +150,53 @@ pub enum Profile {
         /// `private_key_file`: PEM of PKCS#8, SEC1 or PKCS#1.
         key: PathBuf,
     },
+    /// `method = "tpm"`
+    Tpm {
+        /// `registration_id`, `registration_id_from`, or the digest of the endorsement key.
+        registration_id: RegistrationIdSource,
+        /// Which TPM, and how it is spoken to.
+        tpm: TpmSettings,
+    },
+}
+
+impl Profile {
+    /// Where the registration ID comes from, whatever the method.
+    pub fn registration_id(&self) -> &RegistrationIdSource {
+        match self {
+            Self::SymmetricKey { registration_id, .. }
+            | Self::X509 { registration_id, .. }
+            | Self::Tpm { registration_id, .. } => registration_id,
+        }
+    }
+}
+
+/// A TPM 2.0, its hierarchies and its handles. Whether they are there is found out by `tpm`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TpmSettings {
+    /// `tcti`: how the TPM is reached, in the words of tpm2-tss, such as `device:/dev/tpmrm0`.
+    pub tcti: String,
+    /// `owner_auth_file` or `owner_auth_credential`: the password of the owner hierarchy, where one is set.
+    pub owner_auth: Option<KeySource>,
+    /// `endorsement_auth_file` or `endorsement_auth_credential`: that of the endorsement hierarchy.
+    pub endorsement_auth: Option<KeySource>,
+    /// `ek_handle`: where the endorsement key is kept, 0x81000000 to 0x81ffffff.
+    pub ek_handle: u32,
+    /// `srk_handle`: where the storage root key is kept.
+    pub srk_handle: u32,
+    /// `identity_handle`: where the hub key is put for programs built on Microsoft's C client; `None` is nowhere.
+    pub identity_handle: Option<u32>,
+    /// `ek_unique`
+    pub ek_unique: EkUnique,
+}
+
+/// `ek_unique`: what the endorsement key's template has in its field `unique` when the key is made (DPS device API, handles and
+/// templates). The two give different keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EkUnique {
+    /// `tcg`: 256 zero bytes, as the TCG's default template has them.
+    Tcg,
+    /// `empty`: nothing, as some of Microsoft's clients made it.
+    Empty,
 }
 
 /// Where a symmetric key comes from.
@@ -188,6 +237,18 @@ pub enum IdentitySource {
     MachineId,
     /// `file:PATH`
     File(PathBuf),
+    /// `tpm-ek:hex` or `tpm-ek:base32`: the SHA-256 of the TPM's endorsement key; tpm only, and its default (DPS device API, TPM
+    /// registration ID convention).
+    TpmEk(Encoding),
+}
+
+/// How a digest becomes a registration ID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// 64 digits, lower case.
+    Hex,
+    /// 52 letters and digits, lower case, without padding.
+    Base32,
 }
 
 /// `[hub]`

@@ -7,38 +7,52 @@ use super::problem::Reported;
 use super::reader::{Reader, take_back};
 use super::schema::{self, Key};
 use super::settings::Found;
-use super::{IdentitySource, KeySource, Profile, RegistrationIdSource};
+use super::{Encoding, IdentitySource, KeySource, Profile, RegistrationIdSource};
 use crate::id::{InvalidId, RegistrationId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Method {
     SymmetricKey,
     X509,
+    Tpm,
 }
 
-const METHODS: [(&str, Method); 2] = [("symmetric-key", Method::SymmetricKey), ("x509", Method::X509)];
+const METHODS: [(&str, Method); 3] = [("symmetric-key", Method::SymmetricKey), ("x509", Method::X509), ("tpm", Method::Tpm)];
+const OWNERS: [(&str, &[Key]); 3] = [("symmetric-key", &KEYS_OF_SYMMETRIC_KEY), ("x509", &KEYS_OF_X509), ("tpm", &KEYS_OF_TPM)];
 const KEYS_OF_SYMMETRIC_KEY: [Key; 4] =
     [schema::KEY_FILE, schema::KEY_CREDENTIAL, schema::SECONDARY_KEY_FILE, schema::SECONDARY_KEY_CREDENTIAL];
 const KEYS_OF_X509: [Key; 2] = [schema::CERTIFICATE_FILE, schema::PRIVATE_KEY_FILE];
 
+const KEYS_OF_TPM: [Key; 9] = [
+    schema::TCTI,
+    schema::OWNER_AUTH_FILE,
+    schema::OWNER_AUTH_CREDENTIAL,
+    schema::ENDORSEMENT_AUTH_FILE,
+    schema::ENDORSEMENT_AUTH_CREDENTIAL,
+    schema::EK_HANDLE,
+    schema::SRK_HANDLE,
+    schema::IDENTITY_HANDLE,
+    schema::EK_UNIQUE,
+];
+
+const NOT_BUILT: &str = "this dps-agent was built without TPM support; install one that was built with the feature \"tpm\", or use \"symmetric-key\" or \"x509\"";
 const SOURCES: &str = "device-tree-serial, dmi-serial, mac:INTERFACE, machine-id or file:/PATH";
 const DISPUTED: &str = "the documents of DPS disagree whether this ID is taken; lower-case letters, digits and dashes between them are taken for certain";
 
 impl<'s> Reader<'s> {
     pub(super) fn profile(&mut self) -> Result<Profile, Reported> {
-        let cure = "write method = \"symmetric-key\" or method = \"x509\"";
+        let cure = "write method = \"symmetric-key\", method = \"x509\" or method = \"tpm\"";
         let found = self.required(schema::METHOD, cure)?;
-        if found.text == "tpm" {
-            return Err(self.wrong(found, "this version has no TPM support yet; use \"symmetric-key\" or \"x509\""));
-        }
         match self.word(schema::METHOD, &METHODS)? {
             Method::SymmetricKey => self.symmetric_key(found),
             Method::X509 => self.x509(found),
+            Method::Tpm if cfg!(feature = "tpm") => self.tpm(found),
+            Method::Tpm => Err(self.wrong(found, NOT_BUILT)),
         }
     }
 
     fn symmetric_key(&mut self, method: Found<'s>) -> Result<Profile, Reported> {
-        let strangers = self.strangers(method, &KEYS_OF_X509, "x509");
+        let strangers = self.strangers(method);
         let registration_id = self.registration_id(method);
         let primary = self.key_source(schema::KEY_FILE, schema::KEY_CREDENTIAL);
         let secondary = self.key_source(schema::SECONDARY_KEY_FILE, schema::SECONDARY_KEY_CREDENTIAL);
@@ -52,7 +66,7 @@ impl<'s> Reader<'s> {
     }
 
     fn x509(&mut self, method: Found<'s>) -> Result<Profile, Reported> {
-        let strangers = self.strangers(method, &KEYS_OF_SYMMETRIC_KEY, "symmetric-key");
+        let strangers = self.strangers(method);
         let registration_id = self.registration_id(method);
         let chain =
             self.required(schema::CERTIFICATE_FILE, "write the path of the PEM chain, the device's own certificate first");
@@ -61,10 +75,19 @@ impl<'s> Reader<'s> {
         Ok(Profile::X509 { registration_id: registration_id?, chain: PathBuf::from(chain?.text), key: PathBuf::from(key?.text) })
     }
 
+    fn tpm(&mut self, method: Found<'s>) -> Result<Profile, Reported> {
+        let strangers = self.strangers(method);
+        let registration_id = self.registration_id(method);
+        let tpm = self.tpm_settings();
+        strangers?;
+        Ok(Profile::Tpm { registration_id: registration_id?, tpm: tpm? })
+    }
+
     /// Keys that belong to another method: most often left behind when a drop-in changed the method.
-    fn strangers(&mut self, method: Found<'s>, keys: &[Key], owner: &str) -> Result<(), Reported> {
+    fn strangers(&mut self, method: Found<'s>) -> Result<(), Reported> {
         let mut verdict = Ok(());
-        for key in keys {
+        let others = OWNERS.iter().filter(|(owner, _)| *owner != method.text);
+        for (owner, key) in others.flat_map(|(owner, keys)| keys.iter().map(move |key| (owner, key))) {
             let Ok(Some(found)) = self.optional(*key) else { continue };
             let message = format!(
                 "belongs to method \"{owner}\", but {} says method = \"{}\"; remove one of the two{}",
@@ -77,7 +100,7 @@ impl<'s> Reader<'s> {
         verdict
     }
 
-    fn key_source(&mut self, file: Key, credential: Key) -> Result<Option<KeySource>, Reported> {
+    pub(super) fn key_source(&mut self, file: Key, credential: Key) -> Result<Option<KeySource>, Reported> {
         let (file, credential) = (self.optional(file), self.optional(credential));
         match (file?, credential?) {
             (Some(file), Some(credential)) => Err(self.both(file, credential)),
@@ -103,11 +126,12 @@ impl<'s> Reader<'s> {
         let written = self.optional(schema::REGISTRATION_ID);
         let from = self.optional(schema::REGISTRATION_ID_FROM);
         let prefix = prefix?;
-        match (written?, from?) {
-            (Some(written), Some(from)) => Err(self.both(written, from)),
-            (Some(written), None) => self.written_id(written, prefix),
-            (None, Some(from)) => self.identity(from, prefix, method),
-            (None, None) => {
+        let table = self.settings.source(schema::REGISTRATION_ID);
+        match (written?, table, from?) {
+            (Some(written), _, Some(from)) | (None, Some(written), Some(from)) => Err(self.both(written, from)),
+            (Some(written), _, None) => self.written_id(written, prefix),
+            (None, Some(from), None) | (None, None, Some(from)) => self.identity(from, prefix, method),
+            (None, None, None) => {
                 let cure = format!("write registration_id = \"gw-0001\", or registration_id_from = one of {SOURCES}");
                 Err(self.missing(schema::REGISTRATION_ID, &cure))
             }
@@ -140,16 +164,15 @@ impl<'s> Reader<'s> {
         if source == IdentitySource::CertificateCn {
             self.common_name(from, prefix, method)?;
         }
+        if matches!(source, IdentitySource::TpmEk(_)) && method.text != "tpm" {
+            return Err(self.wrong(from, absent("TPM", method)));
+        }
         Ok(RegistrationIdSource::From { source, prefix: prefix_text?.unwrap_or_default().to_owned() })
     }
 
     fn common_name(&mut self, from: Found<'_>, prefix: Option<Found<'_>>, method: Found<'_>) -> Result<(), Reported> {
         if method.text != "x509" {
-            let message = format!(
-                "there is no certificate with method = \"{}\" of {}; use another source, or write registration_id",
-                method.text, method.origin
-            );
-            return Err(self.wrong(from, message));
+            return Err(self.wrong(from, absent("certificate", method)));
         }
         match prefix {
             None => Ok(()),
@@ -169,6 +192,12 @@ impl<'s> Reader<'s> {
     }
 }
 
+/// A source that only another method has.
+fn absent(what: &str, method: Found<'_>) -> String {
+    let Found { text, origin, .. } = method;
+    format!("there is no {what} with method = \"{text}\" of {origin}; use another source, or write registration_id")
+}
+
 impl IdentitySource {
     /// Understands the text of `registration_id_from`; otherwise says what is wrong and what to write.
     fn parse(text: &str) -> Result<Self, String> {
@@ -177,6 +206,8 @@ impl IdentitySource {
             "device-tree-serial" => Ok(Self::DeviceTreeSerial),
             "dmi-serial" => Ok(Self::DmiSerial),
             "machine-id" => Ok(Self::MachineId),
+            "tpm-ek" | "tpm-ek:hex" => Ok(Self::TpmEk(Encoding::Hex)),
+            "tpm-ek:base32" => Ok(Self::TpmEk(Encoding::Base32)),
             "mac" => Err("names no network interface; write for instance \"mac:eth0\"".to_owned()),
             _ => Self::with_argument(text),
         }
@@ -188,10 +219,13 @@ impl IdentitySource {
             Some(("mac", _)) => Err("names no network interface; write for instance \"mac:eth0\"".to_owned()),
             Some(("file", path)) if path.starts_with('/') => Ok(Self::File(PathBuf::from(path))),
             Some(("file", _)) => Err("names no absolute path; write for instance \"file:/etc/serial\"".to_owned()),
+            Some(("tpm-ek", _)) => Err("names no encoding; write \"tpm-ek:hex\" or \"tpm-ek:base32\"".to_owned()),
             _ => {
-                let names = ["certificate-cn", "device-tree-serial", "dmi-serial", "machine-id"];
+                let names = ["certificate-cn", "tpm-ek:hex", "tpm-ek:base32", "device-tree-serial", "dmi-serial", "machine-id"];
                 let near = schema::nearest(text, names).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
-                Err(format!("unknown source; write certificate-cn (with x509), {SOURCES}{near}"))
+                Err(format!(
+                    "unknown source; write certificate-cn (with x509), tpm-ek:hex or tpm-ek:base32 (with tpm), {SOURCES}{near}"
+                ))
             }
         }
     }
@@ -207,6 +241,8 @@ impl fmt::Display for IdentitySource {
             Self::MachineId => f.write_str("machine-id"),
             Self::Mac(interface) => write!(f, "mac:{interface}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::TpmEk(Encoding::Hex) => f.write_str("tpm-ek:hex"),
+            Self::TpmEk(Encoding::Base32) => f.write_str("tpm-ek:base32"),
         }
     }
 }

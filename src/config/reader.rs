@@ -57,8 +57,7 @@ impl<'s> Reader<'s> {
     fn dps(&mut self) -> Result<Dps, Reported> {
         let host = self.required(schema::HOST, "write a host name").and_then(|found| self.host_name(found));
         let id_scope = self.id_scope();
-        let routes =
-            self.word(schema::TRANSPORT, &[("auto", &AUTO[..]), ("mqtt", &MQTT), ("mqtt-ws", &MQTT_WS), ("https", &HTTPS)]);
+        let routes = self.routes();
         let mqtt_port = self.port(schema::MQTT_PORT);
         let https_port = self.port(schema::HTTPS_PORT);
         let api_version = self.api_version();
@@ -72,6 +71,17 @@ impl<'s> Reader<'s> {
             api_version: api_version?,
             payload: payload?,
         })
+    }
+
+    fn routes(&mut self) -> Result<&'static [Via], Reported> {
+        let routes =
+            self.word(schema::TRANSPORT, &[("auto", &AUTO[..]), ("mqtt", &MQTT), ("mqtt-ws", &MQTT_WS), ("https", &HTTPS)])?;
+        let method = self.optional(schema::METHOD).ok().flatten().filter(|method| method.text == "tpm");
+        match (method, self.optional(schema::TRANSPORT)?) {
+            (Some(_), _) if routes.contains(&Via::Https) => Ok(&HTTPS),
+            (Some(method), Some(found)) => Err(self.wrong(found, https_only(method, found))),
+            (Some(_) | None, _) => Ok(routes),
+        }
     }
 
     fn id_scope(&mut self) -> Result<IdScope, Reported> {
@@ -237,6 +247,15 @@ pub(super) fn take_back(later: Found<'_>, earlier: Found<'_>) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// DPS device API, TPM over MQTT.
+fn https_only(method: Found<'_>, transport: Found<'_>) -> String {
+    format!(
+        "DPS takes a TPM over HTTPS only, and {} says method = \"tpm\"; write \"https\" or \"auto\"{}",
+        method.origin,
+        take_back(method, transport)
+    )
 }
 
 fn problem(found: Found<'_>, message: impl Into<String>) -> Problem {

@@ -18,6 +18,8 @@ pub(super) enum Kind {
 pub(super) enum Preset {
     None,
     Text(&'static str),
+    /// A text where `method` is tpm, and else nothing.
+    Tpm(&'static str),
     Port(u16),
     Flag(bool),
 }
@@ -66,6 +68,15 @@ keys! {
     SECONDARY_KEY_CREDENTIAL: "attestation" "secondary_key_credential" Text Preset::None;
     CERTIFICATE_FILE: "attestation" "certificate_file" Path Preset::None;
     PRIVATE_KEY_FILE: "attestation" "private_key_file" Path Preset::None;
+    TCTI: "attestation" "tcti" Text Preset::Tpm("device:/dev/tpmrm0");
+    OWNER_AUTH_FILE: "attestation" "owner_auth_file" Path Preset::None;
+    OWNER_AUTH_CREDENTIAL: "attestation" "owner_auth_credential" Text Preset::None;
+    ENDORSEMENT_AUTH_FILE: "attestation" "endorsement_auth_file" Path Preset::None;
+    ENDORSEMENT_AUTH_CREDENTIAL: "attestation" "endorsement_auth_credential" Text Preset::None;
+    EK_HANDLE: "attestation" "ek_handle" Text Preset::Tpm("0x81010001");
+    SRK_HANDLE: "attestation" "srk_handle" Text Preset::Tpm("0x81000001");
+    IDENTITY_HANDLE: "attestation" "identity_handle" Text Preset::Tpm("none");
+    EK_UNIQUE: "attestation" "ek_unique" Text Preset::Tpm("tcg");
     HUB_TRANSPORT: "hub" "transport" Text Preset::Text("auto");
     HUB_MQTT_PORT: "hub" "mqtt_port" Port Preset::Port(8883);
     HUB_HTTPS_PORT: "hub" "https_port" Port Preset::Port(443);

@@ -44,18 +44,26 @@ impl Settings {
 
     /// Fills in what nobody wrote.
     pub(super) fn defaults(&mut self) {
+        let method = self.text(METHOD).ok().flatten().map(|found| found.text.to_owned()).unwrap_or_default();
         for key in KEYS {
             let value = match key.preset {
                 Preset::None => continue,
+                Preset::Tpm(_) if method != "tpm" => continue,
+                Preset::Tpm(text) => Value::Text(text.to_owned()),
                 Preset::Text(text) => Value::Text(text.to_owned()),
                 Preset::Port(port) => Value::Port(port),
                 Preset::Flag(flag) => Value::Flag(flag),
             };
             self.put_default(*key, value);
         }
-        // The certificate says who it is for.
-        if matches!(self.text(METHOD), Ok(Some(Found { text: "x509", .. }))) && self.find(REGISTRATION_ID).is_none() {
-            self.put_default(REGISTRATION_ID_FROM, Value::Text("certificate-cn".to_owned()));
+        let source = match method.as_str() {
+            // The certificate says who it is for.
+            "x509" => "certificate-cn",
+            "tpm" => "tpm-ek:hex",
+            _ => return,
+        };
+        if self.find(REGISTRATION_ID).is_none() {
+            self.put_default(REGISTRATION_ID_FROM, Value::Text(source.to_owned()));
         }
     }
 
@@ -75,7 +83,15 @@ impl Settings {
         match self.find(key) {
             Some(Setting { value: Value::Text(text), origin, .. }) => Ok(Some(Found { key, text, origin })),
             Some(Setting { value: Value::Broken(reported), .. }) => Err(*reported),
-            Some(Setting { value: Value::Port(_) | Value::Flag(_), .. }) | None => Ok(None),
+            Some(Setting { value: Value::Source(_) | Value::Port(_) | Value::Flag(_), .. }) | None => Ok(None),
+        }
+    }
+
+    /// What a table says in place of the text of a key.
+    pub(super) fn source(&self, key: Key) -> Option<Found<'_>> {
+        match self.find(key)? {
+            Setting { value: Value::Source(text), origin, .. } => Some(Found { key, text, origin }),
+            Setting { value: Value::Text(_) | Value::Port(_) | Value::Flag(_) | Value::Broken(_), .. } => None,
         }
     }
 
@@ -84,7 +100,9 @@ impl Settings {
         match self.find(key).map(|setting| &setting.value) {
             Some(Value::Port(port)) => Ok(*port),
             Some(Value::Broken(reported)) => Err(*reported),
-            Some(Value::Text(_) | Value::Flag(_)) | None => Err(report.add(missing(key, main, "write a number from 1 to 65535"))),
+            Some(Value::Text(_) | Value::Source(_) | Value::Flag(_)) | None => {
+                Err(report.add(missing(key, main, "write a number from 1 to 65535")))
+            }
         }
     }
 
@@ -93,7 +111,9 @@ impl Settings {
         match self.find(key) {
             Some(Setting { value: Value::Flag(true), origin, .. }) => Ok(Some(origin)),
             Some(Setting { value: Value::Broken(reported), .. }) => Err(*reported),
-            Some(Setting { value: Value::Flag(false) | Value::Text(_) | Value::Port(_), .. }) | None => Ok(None),
+            Some(Setting { value: Value::Flag(false) | Value::Text(_) | Value::Source(_) | Value::Port(_), .. }) | None => {
+                Ok(None)
+            }
         }
     }
 

@@ -68,6 +68,7 @@ pub fn validation_json(result: &Result<Loaded, ConfigErrors>) -> Json {
 fn toml_line(setting: &Setting) -> String {
     let value = match &setting.value {
         Value::Text(text) => quoted(text),
+        Value::Source(text) => source_table(text),
         Value::Port(port) => port.to_string(),
         Value::Flag(flag) => flag.to_string(),
         Value::Broken(_) => return format!("# {} is of no use", setting.key.name),
@@ -78,11 +79,31 @@ fn toml_line(setting: &Setting) -> String {
 fn to_json(setting: &Setting) -> Json {
     let value = match &setting.value {
         Value::Text(text) => json!(text),
+        Value::Source(text) => source_json(text),
         Value::Port(port) => json!(port),
         Value::Flag(flag) => json!(flag),
         Value::Broken(_) => Json::Null,
     };
     json!({ "value": value, "origin": setting.origin.to_string() })
+}
+
+/// A source as the table that it was written as.
+fn source_table(text: &str) -> String {
+    match tpm_ek(text) {
+        Some(encoding) => format!("{{ from = \"tpm-ek\", encoding = {} }}", quoted(encoding)),
+        None => format!("{{ from = {} }}", quoted(text)),
+    }
+}
+
+fn source_json(text: &str) -> Json {
+    match tpm_ek(text) {
+        Some(encoding) => json!({ "from": "tpm-ek", "encoding": encoding }),
+        None => json!({ "from": text }),
+    }
+}
+
+fn tpm_ek(text: &str) -> Option<&str> {
+    text.strip_prefix("tpm-ek:")
 }
 
 fn inherited_lines(name: &str, proxy: &Proxy) -> Vec<String> {

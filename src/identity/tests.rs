@@ -1,5 +1,7 @@
 //! Each source's exact spelling, and each way in which it can fail to name the machine.
 
+mod enrollment;
+
 use std::error::Error as _;
 
 use super::*;
@@ -20,7 +22,7 @@ impl Root {
 
     fn id(&self, from: IdentitySource, prefix: &str) -> Result<RegistrationId, IdentityError> {
         let source = RegistrationIdSource::From { source: from, prefix: prefix.to_owned() };
-        registration_id(&source, None, &self.0)
+        registration_id(&source, Known::Nothing, &self.0)
     }
 }
 
@@ -81,14 +83,17 @@ fn the_machine_id_is_hashed_as_systemd_does_it() {
 #[test]
 fn a_written_id_needs_no_machine() {
     let written = RegistrationIdSource::Written("Gw-1".parse().unwrap());
-    assert_eq!(registration_id(&written, None, Path::new("/nowhere")).unwrap().as_str(), "Gw-1");
+    assert_eq!(registration_id(&written, Known::Nothing, Path::new("/nowhere")).unwrap().as_str(), "Gw-1");
 }
 
 #[test]
 fn with_a_certificate_the_id_is_its_common_name() {
     let root = Root::with("cn", DMI_FILE, b"SN1");
     let from = |source| RegistrationIdSource::From { source, prefix: String::new() };
-    let ask = |source, common_name| registration_id(&source, common_name, &root.0).map_err(|error| error.to_string());
+    let ask = |source, common_name: Option<&'static str>| {
+        registration_id(&source, common_name.map_or(Known::Nothing, Known::CommonName), &root.0)
+            .map_err(|error| error.to_string())
+    };
     let equal = "they must be equal, in upper and lower case too";
     let named = |id: &str| Ok(id.parse::<RegistrationId>().unwrap());
 
@@ -215,4 +220,23 @@ fn what_cannot_be_read_says_why_in_its_source() {
         denied.to_string(),
         "registration_id_from = \"dmi-serial\": only root may read /sys/class/dmi/id/product_serial; run as root, or copy it once into a file and use file:PATH"
     );
+}
+
+#[test]
+fn an_endorsement_key_has_the_ids_that_microsofts_tools_give_it() {
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/test-vectors.json")).unwrap();
+    let tpm = &vectors["tpm"];
+    let cases = tpm["registration_ids"].as_array().unwrap().iter().map(|case| (case, case));
+    let cases: Vec<_> =
+        cases.chain([(&tpm["activation_blob_static"], &tpm["activation_blob_static"]["registration_ids"])]).collect();
+    assert_eq!(cases.len(), 3);
+    for (case, expected) in cases {
+        let key: PublicArea = serde_json::from_value(case["ek_tpm2b_public_b64"].clone()).unwrap();
+        let ask = |encoding| {
+            let source = RegistrationIdSource::From { source: IdentitySource::TpmEk(encoding), prefix: "gw-".into() };
+            registration_id(&source, Known::EndorsementKey(&key), Path::new("/nowhere")).unwrap().to_string()
+        };
+        assert_eq!(ask(Encoding::Hex), format!("gw-{}", expected["sha256_hex"].as_str().unwrap()));
+        assert_eq!(ask(Encoding::Base32), format!("gw-{}", expected["base32_lower_nopad"].as_str().unwrap()));
+    }
 }

@@ -1,22 +1,24 @@
 //! The proof against the emulator's hub.
 
-use dps_emulator::pki::{Algorithm, Authority, Key, NOT_YET_VALID, VALID};
+use dps_emulator::pki::{self, Algorithm, Authority, NOT_YET_VALID, VALID};
 use rustls::version::TLS13;
 
 use super::*;
 use crate::config::Trust;
-use crate::protocol::Request;
 use crate::protocol::registration::Connection;
+use crate::protocol::{KeySlot, Request};
 use crate::transport::Service;
 use crate::transport::tests::service::{LIMITS, World};
 use crate::transport::tests::{scratch, silence, tls_peer_with};
+
+const PRIMARY: Key = Key::Enrolled(KeySlot::Primary);
 
 /// Registers, so that the hub knows the device, and tries the hub.
 async fn attempt(world: &World) -> Attempt {
     register(world).await;
     let clock = Clock::with_floor(None);
     let proof = Proof::new(&world.config, &world.attestation, clock, &world.transcript).unwrap();
-    proof.try_hub(&assignment("localhost"), KeySlot::Primary, LIMITS).await
+    proof.try_hub(&assignment("localhost"), &PRIMARY, LIMITS).await
 }
 
 async fn register(world: &World) {
@@ -31,7 +33,14 @@ async fn register(world: &World) {
 }
 
 fn assignment(hub: &str) -> Assignment {
-    Assignment { hub: hub.parse().unwrap(), device_id: "gw-0001".parse().unwrap(), substatus: None, payload: None, updated: None }
+    Assignment {
+        hub: hub.parse().unwrap(),
+        device_id: "gw-0001".parse().unwrap(),
+        substatus: None,
+        payload: None,
+        updated: None,
+        key: None,
+    }
 }
 
 /// An enrollment that is assigned in the first answer.
@@ -87,7 +96,7 @@ async fn the_next_route_is_tried_where_the_first_is_closed() {
 #[tokio::test]
 async fn a_stranger_in_the_hubs_place_is_not_trusted_and_hears_nothing() {
     let stranger = Authority::root("Stranger", Algorithm::EcP256).unwrap();
-    let key = Key::generate(Algorithm::EcP256).unwrap();
+    let key = pki::Key::generate(Algorithm::EcP256).unwrap();
     let chain = stranger.server(&key, &["localhost".to_owned()], VALID).unwrap();
     let port = tls_peer_with(tls::tests::server(&chain, &key.pkcs8_pem(), None, &[&TLS13]), silence).await;
     let mut world = world("", "");
@@ -101,7 +110,7 @@ async fn a_stranger_in_the_hubs_place_is_not_trusted_and_hears_nothing() {
 #[tokio::test]
 async fn a_stranger_with_a_certificate_of_tomorrow_is_no_unreachable_hub() {
     let stranger = Authority::root("Stranger", Algorithm::EcP256).unwrap();
-    let key = Key::generate(Algorithm::EcP256).unwrap();
+    let key = pki::Key::generate(Algorithm::EcP256).unwrap();
     let chain = stranger.server(&key, &["localhost".to_owned()], NOT_YET_VALID).unwrap();
     let port = tls_peer_with(tls::tests::server(&chain, &key.pkcs8_pem(), None, &[&TLS13]), silence).await;
     let mut world = world("", "");
@@ -121,7 +130,7 @@ async fn a_parent_gateway_takes_the_connection_and_the_hub_keeps_its_name() {
     let ca_file = Some(scratch("gateway.pem", world.emulator.ca_pem().as_bytes()));
     world.config.hub.gateway = Some(Gateway { host: "localhost".parse().unwrap(), ca_file });
     let proof = Proof::new(&world.config, &world.attestation, Clock::with_floor(None), &world.transcript).unwrap();
-    assert_eq!(proof.try_hub(&assignment("hub.example.net"), KeySlot::Primary, LIMITS).await, Attempt::Proven);
+    assert_eq!(proof.try_hub(&assignment("hub.example.net"), &PRIMARY, LIMITS).await, Attempt::Proven);
     assert_eq!(world.said(), ["> hub connect mqtt localhost gw-0001", "< connack 0"]);
     assert!(world.emulator.transcript("gw-0001").contains(&"> hub connect mqtt hub.example.net gw-0001".to_owned()));
 }

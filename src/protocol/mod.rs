@@ -8,10 +8,13 @@
 //!            ▲    │  ▲              ▲          │  │
 //!            │    │  └── same again ┘  pending ┘  └─ refused for good, or out of patience ─► Done(Err(GaveUp))
 //!            └────┴─ the operation is lost: register anew
+//!
+//! with a TPM  begin ─► Exchange(Challenge) ─► Import ─► Exchange(Register) ─► … ─► Import ─► Done(Ok(Assignment))
 //! ```
 //!
 //! An MQTT response topic and an HTTPS response both reduce to one [`Answer`], so [`wire`] serves every transport.
 
+mod authentication_key;
 pub mod registration;
 pub mod retry;
 pub mod sas;
@@ -24,6 +27,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::id::{DeviceId, HostName, OperationId};
+pub use authentication_key::AuthenticationKey;
 
 /// A way to reach DPS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +74,8 @@ pub enum KeySlot {
 /// One question to the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
+    /// Ask for a key with which to sign: a registration that nothing authorizes (DPS device API, TPM attestation).
+    Challenge,
     /// Register this device (DPS device API, register).
     Register,
     /// Ask how a registration is going (DPS device API, operation status lookup).
@@ -79,6 +85,7 @@ pub enum Request {
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Challenge => f.write_str("challenge"),
             Self::Register => f.write_str("register"),
             Self::Query(operation) => write!(f, "query {operation}"),
         }
@@ -122,6 +129,8 @@ pub enum Reply {
         /// Not before this long from now.
         retry_after: Option<Duration>,
     },
+    /// The service wants to see whether the TPM can use this key.
+    Challenged(AuthenticationKey),
     /// The device has its hub.
     Assigned(Assignment),
     /// The service says no, for now or for good.
@@ -141,6 +150,8 @@ pub struct Assignment {
     pub payload: Option<Value>,
     /// When the service last touched it, by the service's own clock, as it was written (ISO 8601, UTC).
     pub updated: Option<String>,
+    /// The key for the hub, where the device has a TPM to use it.
+    pub key: Option<AuthenticationKey>,
 }
 
 /// The service's no (DPS device API, error object; or a final status of `failed` or `disabled`).
@@ -249,4 +260,7 @@ pub enum Lost {
     /// Our own credential could not be made, or used.
     #[error("{0}")]
     Credential(String),
+    /// The TPM is not there, is locked, or fails.
+    #[error("{0}")]
+    Tpm(String),
 }

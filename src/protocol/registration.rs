@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::retry::{Backoff, Verdict};
-use super::{Assignment, KeySlot, Lost, Refusal, Reply, Request, Via};
+use super::{Assignment, AuthenticationKey, KeySlot, Lost, Refusal, Reply, Request, Via};
 use crate::blame::Blame;
 use crate::id::OperationId;
 
@@ -16,6 +16,8 @@ pub enum Step {
     Exchange(Exchange),
     /// Wait its length, then [`Pause::elapsed`].
     Pause(Pause),
+    /// Give its key to the TPM, then [`Import::imported`] or [`Import::lost`].
+    Import(Import),
     /// The end.
     Done(Result<Registered, GaveUp>),
 }
@@ -29,6 +31,8 @@ pub struct Policy {
     pub routes: Vec<Via>,
     /// Whether there is a second key to try.
     pub second_key: bool,
+    /// Whether the service asks for a proof of what the TPM can do, before and after it assigns (DPS device API, TPM attestation).
+    pub challenged: bool,
     /// What the jitter is drawn from.
     pub seed: u64,
 }
@@ -121,11 +125,14 @@ pub fn begin(policy: Policy, now: Instant) -> Step {
         slot: KeySlot::Primary,
         keys_refused: 0,
         strikes: 0,
+        answered: false,
+        useless_keys: 0,
         connection: 1,
         last: None,
         lost_operation: false,
     };
-    course.ask(Request::Register)
+    let request = course.opening();
+    course.ask(request)
 }
 
 /// Ask the service its [`request`](Exchange::request) on its [`connection`](Exchange::connection).
@@ -157,10 +164,14 @@ impl Exchange {
         self.course.last = None;
         self.course.routes_failed = 0;
         match reply {
-            Reply::Assigned(assignment) => Step::Done(Ok(self.course.registered(assignment))),
+            Reply::Challenged(key) if self.request == Request::Challenge => {
+                Step::Import(Import { course: self.course, key, errand: Errand::Answer, assignment: None })
+            }
+            Reply::Challenged(_) => self.lost(Lost::Nonsense("a challenge that nobody has asked for".to_owned()), now),
+            Reply::Assigned(assignment) => self.course.assigned(assignment, now),
             Reply::Pending { operation, retry_after } => {
                 // Progress, unless it is one operation after the other that gets lost.
-                self.course.lost_operation &= self.request == Request::Register;
+                self.course.lost_operation &= !matches!(self.request, Request::Query(_));
                 if !self.course.lost_operation {
                     self.course.backoff.reset();
                 }
@@ -203,6 +214,67 @@ impl Exchange {
             }
             Verdict::AnotherKey | Verdict::Stop | Verdict::AnotherRoute | Verdict::Strike => {
                 course.give_up(Trouble::Refused(refusal), None)
+            }
+        }
+    }
+}
+
+/// Give the service's [`key`](Import::key) to the TPM, for its [`errand`](Import::errand).
+#[derive(Debug)]
+pub struct Import {
+    course: Course,
+    key: AuthenticationKey,
+    errand: Errand,
+    assignment: Option<Assignment>,
+}
+
+/// What a key from the service is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// To sign the requests that follow, and to be forgotten.
+    Answer,
+    /// To be kept, for the hub.
+    Keep,
+}
+
+impl Errand {
+    /// The word for it in transcripts, when it is done.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Answer => "answered",
+            Self::Keep => "imported",
+        }
+    }
+}
+
+impl Import {
+    /// The key.
+    pub fn key(&self) -> &AuthenticationKey {
+        &self.key
+    }
+
+    /// What for.
+    pub fn errand(&self) -> Errand {
+        self.errand
+    }
+
+    /// The TPM has taken it.
+    pub fn imported(mut self) -> Step {
+        match self.assignment {
+            Some(assignment) => Step::Done(Ok(self.course.registered(assignment))),
+            None => {
+                self.course.answered = true;
+                self.course.ask(Request::Register)
+            }
+        }
+    }
+
+    /// The TPM has not. [`Lost::Nonsense`] says that the key is no good; anything else, that the TPM is not.
+    pub fn lost(self, lost: Lost, now: Instant) -> Step {
+        match lost.verdict() {
+            Verdict::Strike => self.course.useless_key(lost, now),
+            Verdict::Stop | Verdict::Again | Verdict::AnotherRoute | Verdict::AnotherKey | Verdict::Anew => {
+                self.course.give_up(Trouble::Lost(lost), None)
             }
         }
     }
@@ -254,6 +326,10 @@ struct Course {
     slot: KeySlot,
     keys_refused: usize,
     strikes: u32,
+    /// A challenge has been answered, and its key signs.
+    answered: bool,
+    /// Keys that the TPM did not take, one after the other.
+    useless_keys: u32,
     connection: u32,
     /// What the last pause was for.
     last: Option<Trouble>,
@@ -269,6 +345,30 @@ impl Course {
     fn connection(&self) -> Connection {
         let via = self.policy.routes.get(self.route).copied().unwrap_or(Via::Mqtt);
         Connection { via, slot: self.slot, number: self.connection }
+    }
+
+    fn opening(&self) -> Request {
+        if self.policy.challenged && !self.answered { Request::Challenge } else { Request::Register }
+    }
+
+    fn assigned(self, mut assignment: Assignment, now: Instant) -> Step {
+        match assignment.key.take().filter(|_| self.policy.challenged) {
+            None if self.policy.challenged => {
+                self.useless_key(Lost::Nonsense("it assigns a hub without the TPM's key for it".to_owned()), now)
+            }
+            None => Step::Done(Ok(self.registered(assignment))),
+            Some(key) => Step::Import(Import { course: self, key, errand: Errand::Keep, assignment: Some(assignment) }),
+        }
+    }
+
+    /// Another registration may bring a better one.
+    fn useless_key(mut self, lost: Lost, now: Instant) -> Step {
+        self.useless_keys += 1;
+        if self.useless_keys >= Policy::STRIKES {
+            return self.give_up(Trouble::Lost(lost), None);
+        }
+        self.answered = false;
+        self.back_off(Request::Challenge, Trouble::Lost(lost), None, now)
     }
 
     fn registered(&self, assignment: Assignment) -> Registered {
@@ -295,12 +395,17 @@ impl Course {
         self.ask(request)
     }
 
+    /// A challenge may have grown old, and there can be a new one.
     fn has_another_key(&self) -> bool {
-        self.policy.second_key && self.keys_refused == 0
+        (self.policy.second_key || self.policy.challenged) && self.keys_refused == 0
     }
 
     fn by_another_key(mut self, request: Request) -> Step {
         self.keys_refused += 1;
+        if self.policy.challenged {
+            self.answered = false;
+            return self.ask(Request::Challenge);
+        }
         self.connection += 1;
         self.slot = match self.slot {
             KeySlot::Primary => KeySlot::Secondary,
@@ -357,5 +462,4 @@ impl Course {
 }
 
 #[cfg(test)]
-#[path = "registration_tests.rs"]
 mod tests;

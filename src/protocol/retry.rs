@@ -12,7 +12,7 @@ pub enum Verdict {
     Again,
     /// The same request by another transport at once; after a wait when all have been tried.
     AnotherRoute,
-    /// The same request with the device's other key at once; the end when both were refused.
+    /// The same request with the device's other key at once, or with a new challenge; the end when both were refused.
     AnotherKey,
     /// The operation is gone: register anew, after a wait.
     Anew,
@@ -44,7 +44,9 @@ impl Refusal {
         match (self.blame(), request) {
             (Blame::Refused, Request::Query(_)) if lost_operation => Verdict::Anew,
             (Blame::Unauthorized, Request::Register | Request::Query(_)) => Verdict::AnotherKey,
-            (Blame::Busy, Request::Register | Request::Query(_)) => Verdict::Again,
+            // Nothing was shown yet, so there is nothing else to show.
+            (Blame::Unauthorized, Request::Challenge) => Verdict::Stop,
+            (Blame::Busy, Request::Challenge | Request::Register | Request::Query(_)) => Verdict::Again,
             (
                 Blame::Refused
                 | Blame::Usage
@@ -55,9 +57,10 @@ impl Refusal {
                 | Blame::Hub
                 | Blame::Untrusted
                 | Blame::Peer
+                | Blame::Tpm
                 | Blame::Unwritable
                 | Blame::Storage,
-                Request::Register | Request::Query(_),
+                Request::Challenge | Request::Register | Request::Query(_),
             ) => Verdict::Stop,
         }
     }
@@ -72,6 +75,7 @@ impl Lost {
             Self::NotYetValid { .. } => Blame::Clock,
             Self::Nonsense(_) => Blame::Peer,
             Self::Credential(_) => Blame::Credential,
+            Self::Tpm(_) => Blame::Tpm,
         }
     }
 
@@ -82,7 +86,7 @@ impl Lost {
             // Not authenticated yet, so another transport takes nothing back.
             Self::Unreachable { .. } => Verdict::AnotherRoute,
             Self::Nonsense(_) => Verdict::Strike,
-            Self::Untrusted { .. } | Self::Credential(_) => Verdict::Stop,
+            Self::Untrusted { .. } | Self::Credential(_) | Self::Tpm(_) => Verdict::Stop,
         }
     }
 }

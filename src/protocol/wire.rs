@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::{Answer, Assignment, Lost, Refusal, Reply, Request};
+use super::{Answer, Assignment, AuthenticationKey, Lost, Refusal, Reply, Request};
 use crate::id::{InvalidId, OperationId, RegistrationId};
 
 /// The largest reply that is read, in bytes. DPS itself documents messages of 96 KB at most.
@@ -13,9 +13,21 @@ pub const LARGEST_BODY: usize = 128 * 1024;
 /// The longest wait that a `Retry-After` can ask for; what is longer is taken as this.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// The body of the register call, with the custom allocation payload if there is one.
-pub fn register_body(id: &RegistrationId, payload: Option<&Value>) -> Vec<u8> {
+/// The public keys of a TPM in the register call, each as the base64 of its TPM2B_PUBLIC (DPS device API, TPM attestation).
+#[derive(Debug, Clone)]
+pub struct TpmKeys {
+    /// The endorsement key.
+    pub endorsement_key: String,
+    /// The storage root key.
+    pub storage_root_key: String,
+}
+
+/// The body of the register call, with the custom allocation payload and the TPM's keys if there are any.
+pub fn register_body(id: &RegistrationId, payload: Option<&Value>, tpm: Option<&TpmKeys>) -> Vec<u8> {
     let mut body = json!({ "registrationId": id.as_str() });
+    if let Some(TpmKeys { endorsement_key, storage_root_key }) = tpm {
+        body["tpm"] = json!({ "endorsementKey": endorsement_key, "storageRootKey": storage_root_key });
+    }
     if let Some(payload) = payload {
         body["payload"] = payload.clone();
     }
@@ -30,7 +42,12 @@ pub fn register_body(id: &RegistrationId, payload: Option<&Value>) -> Vec<u8> {
 pub fn decode(request: &Request, answer: &Answer, id: &RegistrationId, now: u64) -> Result<Reply, Lost> {
     let retry_after = answer.retry_after.as_deref().and_then(|text| retry_after(text, answer.date.as_deref(), now));
     match answer.status {
+        // Nobody was authorized to do anything yet.
+        status @ (200 | 202) if *request == Request::Challenge => {
+            Err(Lost::Nonsense(format!("status {status} where a challenge is due")))
+        }
         200 | 202 => understood(request, answer, id, retry_after),
+        401 if *request == Request::Challenge => challenge(answer, retry_after),
         400..=599 => Ok(Reply::Refused(refusal(answer, retry_after))),
         other => Err(Lost::Nonsense(format!("status {other} is none of this protocol"))),
     }
@@ -71,6 +88,33 @@ fn understood(request: &Request, answer: &Answer, id: &RegistrationId, retry_aft
     }
 }
 
+/// Without a key it is a refusal like any other.
+fn challenge(answer: &Answer, retry_after: Option<Duration>) -> Result<Reply, Lost> {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    match key(&body)? {
+        Some(key) => Ok(Reply::Challenged(key)),
+        None => Ok(Reply::Refused(refusal(answer, retry_after))),
+    }
+}
+
+fn key(object: &Value) -> Result<Option<AuthenticationKey>, Lost> {
+    object["authenticationKey"].as_str().map(AuthenticationKey::parse).transpose().map_err(nonsense)
+}
+
+/// What the registration status lookup tells of a device that is assigned (DPS device API, HTTPS).
+///
+/// # Errors
+/// [`Lost::Nonsense`] if it is not assigned, or the answer is none.
+pub fn looked_up(answer: &Answer, id: &RegistrationId) -> Result<Assignment, Lost> {
+    let state: Value =
+        serde_json::from_slice(&answer.body).map_err(|error| nonsense(format!("the body is no JSON ({error})")))?;
+    match text(&state, "status").as_deref() {
+        Some("assigned") => assignment(&state, id),
+        Some(other) => Err(nonsense(format!("the device is {other:?} and not assigned"))),
+        None => Err(nonsense("the body has no status")),
+    }
+}
+
 /// The operation to ask for next. An answer to a query may leave out what we have asked with.
 fn operation(request: &Request, body: &Value) -> Result<OperationId, Lost> {
     match (body["operationId"].as_str(), request) {
@@ -91,6 +135,7 @@ fn assignment(state: &Value, id: &RegistrationId) -> Result<Assignment, Lost> {
         substatus: text(state, "substatus"),
         payload: state.get("payload").filter(|payload| !payload.is_null()).cloned(),
         updated: text(state, "lastUpdatedDateTimeUtc"),
+        key: key(&state["tpm"])?,
     })
 }
 
@@ -153,17 +198,21 @@ mod tests {
     fn bodies_of_the_published_traces_are_understood() {
         let vectors: Value = serde_json::from_str(include_str!("../../tests/data/test-vectors.json")).unwrap();
         for case in vectors["bodies"].as_array().unwrap() {
-            let (name, body) = (case["id"].as_str().unwrap(), &case["body"]);
+            let (name, mut body) = (case["id"].as_str().unwrap(), case["body"].clone());
+            if body["authenticationKey"] == "<base64>" {
+                body["authenticationKey"] = vectors["tpm"]["activation_blob_static"]["authenticationKey_b64"].clone();
+            }
             let own = body["registrationState"]["registrationId"].as_str().unwrap_or("my-device-01").parse().unwrap();
             let status = body["errorCode"].as_u64().map_or(200, |code| u16::try_from(code / 1000).unwrap());
-            let status = if case["classification"] == "tpm-challenge" { 401 } else { status };
-            let reply = decode(&Request::Register, &answer(status, &body.to_string()), &own, 0).unwrap();
+            let challenge = case["classification"] == "tpm-challenge";
+            let (status, request) = if challenge { (401, Request::Challenge) } else { (status, Request::Register) };
+            let reply = decode(&request, &answer(status, &body.to_string()), &own, 0).unwrap();
             let class = match &reply {
                 Reply::Pending { .. } => "poll",
                 Reply::Assigned(_) => "assigned",
                 Reply::Refused(Refusal { final_status: Some(word), .. }) => word,
-                Reply::Refused(refusal) if refusal.code.is_some() => "error",
-                Reply::Refused(_) => "tpm-challenge",
+                Reply::Refused(_) => "error",
+                Reply::Challenged(_) => "tpm-challenge",
             };
             assert_eq!(class, case["classification"].as_str().unwrap(), "{name}");
         }
@@ -182,6 +231,7 @@ mod tests {
                 substatus: Some("initialAssignment".into()),
                 payload: Some(json!({"a": 1})),
                 updated: Some("2026-11-23T10:00:00.1234567Z".into()),
+                key: None,
             }))
         );
     }
@@ -219,6 +269,21 @@ mod tests {
             (204, String::new(), "status 204 is none of this protocol"),
         ] {
             assert_eq!(decoded(status, &body), Err(Lost::Nonsense(why.into())), "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_lookup_tells_the_assignment_of_a_device_that_has_one() {
+        let told = |body: &str| looked_up(&answer(200, body), &id()).map_err(|lost| lost.to_string());
+        let assigned =
+            told(r#"{"registrationId":"my-device-01","status":"assigned","assignedHub":"h.net","deviceId":"d"}"#).unwrap();
+        assert_eq!((assigned.hub.as_str(), assigned.device_id.as_str()), ("h.net", "d"));
+        for (body, why) in [
+            (r#"{"status":"disabled"}"#, "the answer makes no sense: the device is \"disabled\" and not assigned"),
+            ("{}", "the answer makes no sense: the body has no status"),
+            (r#"{"status":"assigned","assignedHub":"h.net"}"#, "the answer makes no sense: it assigns without deviceId"),
+        ] {
+            assert_eq!(told(body).unwrap_err(), why);
         }
     }
 
@@ -277,11 +342,16 @@ mod tests {
 
     #[test]
     fn the_register_body_carries_the_payload() {
-        assert_eq!(register_body(&id(), None), br#"{"registrationId":"my-device-01"}"#);
+        assert_eq!(register_body(&id(), None, None), br#"{"registrationId":"my-device-01"}"#);
         let payload = json!({"modelId": "dtmi:com:example:Thermostat;1"});
         assert_eq!(
-            String::from_utf8(register_body(&id(), Some(&payload))).unwrap(),
+            String::from_utf8(register_body(&id(), Some(&payload), None)).unwrap(),
             r#"{"payload":{"modelId":"dtmi:com:example:Thermostat;1"},"registrationId":"my-device-01"}"#
+        );
+        let tpm = TpmKeys { endorsement_key: "AToA".into(), storage_root_key: "ARoA".into() };
+        assert_eq!(
+            String::from_utf8(register_body(&id(), None, Some(&tpm))).unwrap(),
+            r#"{"registrationId":"my-device-01","tpm":{"endorsementKey":"AToA","storageRootKey":"ARoA"}}"#
         );
     }
 }

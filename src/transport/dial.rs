@@ -91,7 +91,9 @@ pub(crate) async fn look_up(host: &HostName, port: u16, deadline: Deadline) -> R
 fn of_proxy(lost: Lost) -> Lost {
     match lost {
         Lost::Unreachable { why, .. } => unreachable(Stage::Proxy, format!("the proxy: {why}")),
-        other @ (Lost::Untrusted { .. } | Lost::NotYetValid { .. } | Lost::Nonsense(_) | Lost::Credential(_)) => other,
+        other @ (Lost::Untrusted { .. } | Lost::NotYetValid { .. } | Lost::Nonsense(_) | Lost::Credential(_) | Lost::Tpm(_)) => {
+            other
+        }
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) fn note(transcript: &Transcript, lost: &Lost) {
         Lost::Untrusted { .. } => "untrusted",
         Lost::NotYetValid { .. } => "not-yet-valid",
         Lost::Nonsense(_) => "nonsense",
+        Lost::Tpm(_) => "tpm",
         // Nothing happened on any connection.
         Lost::Credential(_) => return,
     };

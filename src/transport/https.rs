@@ -64,7 +64,12 @@ pub(super) async fn open(dialer: &Dialer, host: &HostName, port: u16, deadline: 
 
 impl Session {
     /// Sends the call and reads the whole answer.
-    pub(super) async fn ask(&mut self, call: Call, token: Option<Secret<String>>, deadline: Deadline) -> Result<Answer, Failure> {
+    pub(super) async fn ask(
+        &mut self,
+        call: Call,
+        token: Option<&Secret<String>>,
+        deadline: Deadline,
+    ) -> Result<Answer, Failure> {
         let place = self.peer.place.clone();
         let answer = deadline.bound(Stage::Reply, &place, self.answer(call, token)).await??;
         self.answered = true;
@@ -83,7 +88,7 @@ impl Session {
         let _ = tokio::time::timeout(GOODBYE, self.driver.run()).await;
     }
 
-    async fn answer(&mut self, call: Call, token: Option<Secret<String>>) -> Result<Answer, Failure> {
+    async fn answer(&mut self, call: Call, token: Option<&Secret<String>>) -> Result<Answer, Failure> {
         let request = self.request(call, token)?;
         let asked = async {
             self.requests.ready().await?;
@@ -118,7 +123,7 @@ impl Session {
         Ok(body)
     }
 
-    fn request(&self, call: Call, token: Option<Secret<String>>) -> Result<hyper::Request<Full<Bytes>>, Lost> {
+    fn request(&self, call: Call, token: Option<&Secret<String>>) -> Result<hyper::Request<Full<Bytes>>, Lost> {
         let (method, body) = match call.verb {
             Verb::Get => (Method::GET, None),
             Verb::Put(body) => (Method::PUT, Some(body)),

@@ -11,13 +11,14 @@ mod websocket;
 
 use std::time::{Duration, Instant};
 
-use crate::attestation::Attestation;
+use crate::attestation::{Attestation, AttestationError, Key};
+use crate::blame::Blame;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::id::OperationId;
 use crate::protocol::registration::Connection;
 use crate::protocol::sas::{Audience, percent_encode};
-use crate::protocol::{Answer, KeySlot, Lost, Request, Via};
+use crate::protocol::{Answer, AuthenticationKey, KeySlot, Lost, Request, Via};
 use crate::secret::Secret;
 use crate::tls::{self, TlsError};
 use crate::transcript::Transcript;
@@ -81,6 +82,8 @@ pub struct Service<'a> {
     transcript: &'a Transcript,
     register_body: Vec<u8>,
     dialer: Dialer,
+    /// What answers the service's last challenge.
+    answer: Option<Secret<String>>,
     open: Option<Open>,
 }
 
@@ -116,7 +119,7 @@ impl<'a> Service<'a> {
     ) -> Result<Self, TlsError> {
         let tls = tls::client(&config.trust, None, attestation.certificate(), clock)?;
         let dialer = Dialer { tls, proxy: config.proxy.clone(), certified: attestation.certificate().is_some() };
-        Ok(Self { config, attestation, clock, transcript, register_body, dialer, open: None })
+        Ok(Self { config, attestation, clock, transcript, register_body, dialer, answer: None, open: None })
     }
 
     /// Asks, over this connection, and brings the answer. Opens the connection if it is not open, or if its token is about to
@@ -131,13 +134,21 @@ impl<'a> Service<'a> {
         }
     }
 
+    /// Signs the requests that follow with the key of this challenge.
+    pub async fn answer(&mut self, challenge: &AuthenticationKey) -> Result<(), AttestationError> {
+        let expiry = self.clock.now() + TOKEN_LIFE;
+        self.answer = Some(self.attestation.answer(challenge, &self.audience(), expiry).await?);
+        Ok(())
+    }
+
     /// How the service sees this device now, over HTTPS: the registration status lookup (DPS device API, HTTPS), which changes
     /// nothing and costs nothing. 404 where the device has not registered yet.
     pub(crate) async fn lookup(&mut self, slot: KeySlot, limits: Limits) -> Result<Answer, Failure> {
         let mut open = self.connect(&Connection { via: Via::Https, slot, number: 0 }, limits).await?;
         let Line::Https(session) = &mut open.line else { return Err(Lost::Nonsense("not an HTTPS connection".into()).into()) };
         let call = https::Call { path: self.path(""), verb: https::Verb::Post(self.register_body.clone()) };
-        let answer = session.ask(call, self.token(slot)?, limits.to_reply(&self.clock)).await?;
+        let token = self.token(slot).await?;
+        let answer = session.ask(call, token.as_ref().or(self.answer.as_ref()), limits.to_reply(&self.clock)).await?;
         self.open = Some(open);
         self.close().await;
         Ok(answer)
@@ -170,8 +181,9 @@ impl<'a> Service<'a> {
         let answer = match &mut open.line {
             Line::Mqtt(session) => session.ask(request, &self.register_body, limits.to_reply(&self.clock)).await?,
             Line::Https(session) => {
-                let token = self.token(connection.slot)?;
-                session.ask(self.call(request), token, limits.to_reply(&self.clock)).await?
+                let token = self.token(connection.slot).await?;
+                let shown = token.as_ref().or(self.answer.as_ref()).filter(|_| *request != Request::Challenge);
+                session.ask(self.call(request), shown, limits.to_reply(&self.clock)).await?
             }
         };
         self.open = Some(open);
@@ -198,7 +210,6 @@ impl<'a> Service<'a> {
     async fn connect(&mut self, connection: &Connection, limits: Limits) -> Result<Open, Failure> {
         let dps = &self.config.dps;
         let opened = Opened::now(&self.clock);
-        let token = self.token(connection.slot)?;
         self.transcript.line(format_args!("> connect {}", connection.via));
         let line = match connection.via {
             Via::Https => {
@@ -207,6 +218,7 @@ impl<'a> Service<'a> {
             via @ (Via::Mqtt | Via::MqttWs) => {
                 let port = if via == Via::Mqtt { dps.mqtt_port } else { dps.https_port };
                 let address = Address { via, host: &dps.host, port };
+                let token = self.token(connection.slot).await?;
                 let mut session =
                     open(&self.dialer, address, self.hello(token), limits.to_connect(&self.clock), self.transcript).await?;
                 self.transcript.line(format_args!("> subscribe"));
@@ -233,7 +245,9 @@ impl<'a> Service<'a> {
     /// The HTTPS call for a request (DPS device API, HTTPS).
     fn call(&self, request: &Request) -> https::Call {
         match request {
-            Request::Register => https::Call { path: self.path("/register"), verb: https::Verb::Put(self.register_body.clone()) },
+            Request::Challenge | Request::Register => {
+                https::Call { path: self.path("/register"), verb: https::Verb::Put(self.register_body.clone()) }
+            }
             Request::Query(operation) => https::Call { path: self.path(&operation_path(operation)), verb: https::Verb::Get },
         }
     }
@@ -247,25 +261,39 @@ impl<'a> Service<'a> {
         format!("/{scope}/registrations/{id}{rest}?api-version={version}")
     }
 
-    /// A fresh token, or `None` where the client certificate in the handshake proves us.
-    fn token(&self, slot: KeySlot) -> Result<Option<Secret<String>>, Lost> {
-        let audience = Audience::registration(&self.config.dps.id_scope, self.attestation.registration_id());
-        credential(self.attestation, &audience, slot, self.clock)
+    fn audience(&self) -> Audience {
+        Audience::registration(&self.config.dps.id_scope, self.attestation.registration_id())
+    }
+
+    /// A fresh token, or `None` where the client certificate in the handshake proves us, or the answer to a challenge.
+    async fn token(&self, slot: KeySlot) -> Result<Option<Secret<String>>, Lost> {
+        if self.attestation.is_challenged() {
+            return Ok(None);
+        }
+        credential(self.attestation, &self.audience(), &Key::Enrolled(slot), self.clock).await
     }
 }
 
 /// A token for this audience that lives an hour, made now; `None` where the client certificate proves us.
-pub(crate) fn credential(
+pub(crate) async fn credential(
     attestation: &Attestation,
     audience: &Audience,
-    slot: KeySlot,
+    key: &Key,
     clock: Clock,
 ) -> Result<Option<Secret<String>>, Lost> {
-    let token = attestation.token(audience, slot, clock.now() + TOKEN_LIFE);
-    if token.is_none() && attestation.certificate().is_none() {
-        return Err(Lost::Credential(format!("there is no {slot:?} key to sign a token with, and no client certificate")));
+    Ok(attestation.token(audience, key, clock.now() + TOKEN_LIFE).await?)
+}
+
+/// The peer's key may be at fault, the TPM, or what we were given.
+impl From<AttestationError> for Lost {
+    fn from(error: AttestationError) -> Self {
+        let words = error.to_string();
+        match error.blame() {
+            Blame::Peer => Self::Nonsense(words),
+            Blame::Tpm => Self::Tpm(words),
+            _ => Self::Credential(words),
+        }
     }
-    Ok(token)
 }
 
 fn operation_path(operation: &OperationId) -> String {

@@ -146,7 +146,7 @@ impl Session {
 
     async fn answered(&mut self, request: &Request, register_body: &[u8]) -> Result<Answer, Failure> {
         let body = match request {
-            Request::Register => register_body.to_vec(),
+            Request::Challenge | Request::Register => register_body.to_vec(),
             Request::Query(_) => Vec::new(),
         };
         let rid = request_id(self.requests)?;

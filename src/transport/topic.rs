@@ -20,7 +20,7 @@ pub(super) struct Response {
 /// The topic to publish a request under. `rid` must be plain letters, digits and dashes.
 pub(super) fn of(request: &Request, rid: &str) -> String {
     match request {
-        Request::Register => format!("$dps/registrations/PUT/iotdps-register/?$rid={rid}"),
+        Request::Challenge | Request::Register => format!("$dps/registrations/PUT/iotdps-register/?$rid={rid}"),
         Request::Query(operation) => {
             format!("$dps/registrations/GET/iotdps-get-operationstatus/?$rid={rid}&operationId={operation}")
         }

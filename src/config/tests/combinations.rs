@@ -9,7 +9,7 @@ fn what_has_to_be_there_is_asked_of_the_main_file() {
         (
             Whole,
             "",
-            "F: [dps] id_scope: is missing; write id_scope = \"0ne00000000\" as the overview page of your DPS instance shows it\nF: [attestation] method: is missing; write method = \"symmetric-key\" or method = \"x509\"",
+            "F: [dps] id_scope: is missing; write id_scope = \"0ne00000000\" as the overview page of your DPS instance shows it\nF: [attestation] method: is missing; write method = \"symmetric-key\", method = \"x509\" or method = \"tpm\"",
         ),
         (
             Instead("method = 'symmetric-key'"),

@@ -1,6 +1,6 @@
 //! Whatever stands in a file, reading it ends in an answer, and the answer gives no secret away.
 
-use super::{KEY, MAIN, X509, load};
+use super::{KEY, MAIN, TPM, X509, load};
 use crate::config::schema::{KEYS, Kind};
 
 const SECRETS: [&str; 4] = [
@@ -14,7 +14,7 @@ const SECRETS: [&str; 4] = [
 #[test]
 fn no_message_gives_away_what_was_written() {
     for key in KEYS {
-        for (secret, base) in SECRETS.into_iter().flat_map(|secret| [(secret, KEY), (secret, X509)]) {
+        for (secret, base) in SECRETS.into_iter().flat_map(|secret| [(secret, KEY), (secret, X509), (secret, TPM)]) {
             let header = format!("[{}]\n", key.table);
             let value = format!("{} = \"{secret}\"\n", key.name);
             let without: String =

@@ -6,13 +6,15 @@ mod hostile;
 mod layering;
 mod shipped;
 mod shown;
+#[cfg(feature = "tpm")]
+mod tpm;
 mod values;
 mod whole;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use self::Place::{After, AfterX509, Before, Dps, Instead, Whole};
+use self::Place::{After, AfterTpm, AfterX509, Before, Dps, Instead, Whole};
 use super::{Config, ConfigErrors, Loaded};
 
 const MAIN: &str = "/etc/dps-agent/config.toml";
@@ -36,6 +38,14 @@ id_scope = '0ne1'
 method = 'x509'
 certificate_file = '/c'
 private_key_file = '/p'
+";
+
+/// The least that works with a TPM: lines 1 to 4.
+const TPM: &str = "\
+[dps]
+id_scope = '0ne1'
+[attestation]
+method = 'tpm'
 ";
 
 /// Loads files, the main one first, in an environment.
@@ -65,6 +75,8 @@ enum Place {
     After,
     /// At the end, in `[attestation]` of X.509: line 7.
     AfterX509,
+    /// At the end, in `[attestation]` of a TPM: line 5.
+    AfterTpm,
     /// Instead of this line.
     Instead(&'static str),
 }
@@ -77,6 +89,7 @@ fn assert_wrong(cases: &[(Place, &str, &str)]) {
             Dps => KEY.replacen("[attestation]", &format!("{text}\n[attestation]"), 1),
             After => format!("{KEY}{text}"),
             AfterX509 => format!("{X509}{text}"),
+            AfterTpm => format!("{TPM}{text}"),
             Instead(line) => KEY.replacen(line, text, 1),
         };
         assert_eq!(errors(&[("F", &file)], &[]), *expected, "\n{file}");

@@ -75,12 +75,12 @@ fn an_unknown_name_is_answered_with_the_one_that_was_meant() {
         (
             Whole,
             "dps = 3",
-            "F:1: [dps]: is a number where a table should be; write [dps] on a line of its own\nF: [dps] id_scope: is missing; write id_scope = \"0ne00000000\" as the overview page of your DPS instance shows it\nF: [attestation] method: is missing; write method = \"symmetric-key\" or method = \"x509\"",
+            "F:1: [dps]: is a number where a table should be; write [dps] on a line of its own\nF: [dps] id_scope: is missing; write id_scope = \"0ne00000000\" as the overview page of your DPS instance shows it\nF: [attestation] method: is missing; write method = \"symmetric-key\", method = \"x509\" or method = \"tpm\"",
         ),
         (
             Whole,
             "[[dps]]\nhost = 'a'",
-            "F:1: [dps]: is an array of tables where a table should be; write [dps] on a line of its own\nF: [dps] id_scope: is missing; write id_scope = \"0ne00000000\" as the overview page of your DPS instance shows it\nF: [attestation] method: is missing; write method = \"symmetric-key\" or method = \"x509\"",
+            "F:1: [dps]: is an array of tables where a table should be; write [dps] on a line of its own\nF: [dps] id_scope: is missing; write id_scope = \"0ne00000000\" as the overview page of your DPS instance shows it\nF: [attestation] method: is missing; write method = \"symmetric-key\", method = \"x509\" or method = \"tpm\"",
         ),
         (After, "[state]\n[runtime]\n[hub]\nhost = 'a'", "F:10: [hub] host: unknown key; it belongs under [dps]"),
         (Dps, "hots = 'x'", "F:3: [dps] hots: unknown key; did you mean `host`?"),
@@ -273,13 +273,8 @@ fn a_value_that_does_not_fit_is_answered_with_the_rule() {
         ),
         (
             Instead("method = 'symmetric-key'"),
-            "method = 'tpm'",
-            "F:4: [attestation] method: this version has no TPM support yet; use \"symmetric-key\" or \"x509\"",
-        ),
-        (
-            Instead("method = 'symmetric-key'"),
             "method = 'x.509'",
-            "F:4: [attestation] method: unknown value; write one of \"symmetric-key\", \"x509\"; did you mean \"x509\"?",
+            "F:4: [attestation] method: unknown value; write one of \"symmetric-key\", \"x509\", \"tpm\"; did you mean \"x509\"?",
         ),
         (
             Instead("registration_id = 'gw-1'"),
@@ -300,12 +295,12 @@ fn a_source_of_the_registration_id_is_one_that_exists() {
         (
             AfterX509,
             "registration_id_from = 'serial'",
-            "F:7: [attestation] registration_id_from: unknown source; write certificate-cn (with x509), device-tree-serial, dmi-serial, mac:INTERFACE, machine-id or file:/PATH; did you mean \"dmi-serial\"?",
+            "F:7: [attestation] registration_id_from: unknown source; write certificate-cn (with x509), tpm-ek:hex or tpm-ek:base32 (with tpm), device-tree-serial, dmi-serial, mac:INTERFACE, machine-id or file:/PATH; did you mean \"dmi-serial\"?",
         ),
         (
             AfterX509,
             "registration_id_from = 'bios'",
-            "F:7: [attestation] registration_id_from: unknown source; write certificate-cn (with x509), device-tree-serial, dmi-serial, mac:INTERFACE, machine-id or file:/PATH",
+            "F:7: [attestation] registration_id_from: unknown source; write certificate-cn (with x509), tpm-ek:hex or tpm-ek:base32 (with tpm), device-tree-serial, dmi-serial, mac:INTERFACE, machine-id or file:/PATH",
         ),
         (
             AfterX509,
@@ -343,4 +338,14 @@ fn a_source_of_the_registration_id_is_one_that_exists() {
             "F:8: [attestation] registration_id_prefix: not the beginning of a registration ID; use at most 127 letters, digits and '-', '.', '_', ':'",
         ),
     ]);
+}
+
+#[cfg(not(feature = "tpm"))]
+#[test]
+fn a_build_without_tpm_support_says_so() {
+    assert_wrong(&[(
+        super::Place::AfterTpm,
+        "ek_unique = 'tcg'",
+        "F:4: [attestation] method: this dps-agent was built without TPM support; install one that was built with the feature \"tpm\", or use \"symmetric-key\" or \"x509\"",
+    )]);
 }

@@ -53,7 +53,7 @@ async fn the_requests_are_the_documented_ones_on_one_connection() {
     .await;
     let mut session = connect(&dialer(), port).await;
     let token = Secret::new("SharedAccessSignature sr=x".to_owned());
-    let first = session.ask(register(), Some(token), within(PATIENT)).await.unwrap();
+    let first = session.ask(register(), Some(&token), within(PATIENT)).await.unwrap();
     let date = Some("Mon, 23 Nov 2026 21:00:00 GMT".to_owned());
     assert_eq!(first, Answer { status: 202, connack: None, retry_after: Some("3".to_owned()), date, body: b"first".to_vec() });
     assert!(!session.has_ended());

@@ -6,6 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dps_emulator::{Config as Emulated, Emulator};
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::id::OperationId;
 
@@ -42,7 +44,7 @@ impl World {
              hub.mqtt_port = {mqtt}\nhub.https_port = {https}\n{settings}\n"
         );
         let config = Config::from_layers(vec![("config.toml".into(), text)], &|_| None).unwrap().config;
-        let attestation = Attestation::open(&config.attestation, Path::new("/"), None).unwrap();
+        let attestation = Attestation::open(&config.attestation, Path::new("/"), None, None).now_or_never().unwrap().unwrap();
         let transcript_file = scratch("transcript", b"");
         let transcript = Transcript::to_file(&transcript_file).unwrap();
         Self { emulator, config, attestation, transcript, transcript_file }

@@ -1,0 +1,312 @@
+//! The shell around the core: does what the steps of a registration ask for, proves the result and adopts it.
+
+mod adopt;
+mod prove;
+mod register;
+mod take_over;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::attestation::{Attestation, Key, Validity};
+use crate::blame::Blame;
+use crate::campaign::Campaign;
+use crate::clock::Clock;
+use crate::config::{Config, Profile, RegistrationIdSource};
+use crate::failure::Failure;
+use crate::files::{self, Lock};
+use crate::id::RegistrationId;
+use crate::progress::Progress;
+use crate::protocol::registration::Registered;
+use crate::record::{Record, RecordError, Store, rfc3339};
+use crate::tpm::Memory;
+use crate::transcript::Transcript;
+use crate::transport::Limits;
+
+pub(crate) use register::read_payload;
+pub use take_over::Given;
+
+/// What programs on the gateway read, in the runtime directory.
+const ASSIGNMENT: &str = "assignment.json";
+/// The longest that one exchange may take: to connect, and then to be answered.
+const EXCHANGE: Duration = Duration::from_secs(10);
+
+/// What the machine gives to the agent, as arguments, so that tests can give something else.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// `/` outside tests: where hardware names are looked up.
+    pub root: PathBuf,
+    /// systemd's `$CREDENTIALS_DIRECTORY`.
+    pub credentials: Option<PathBuf>,
+    /// Where the conversation is written to.
+    pub transcript: Transcript,
+    /// Who is told what goes on.
+    pub progress: Progress,
+}
+
+/// What a registration has brought: the assignment, and with a TPM the key for its hub.
+#[derive(Debug, Clone)]
+struct Obtained {
+    registered: Registered,
+    memory: Option<Memory>,
+}
+
+impl Obtained {
+    fn key(&self) -> Key {
+        let hub_key = self.memory.as_ref().map(|memory| memory.hub_key.clone());
+        hub_key.map_or(Key::Enrolled(self.registered.slot), Key::Hub)
+    }
+}
+
+/// One device with its configuration, opened identity and memory.
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    attestation: Attestation,
+    clock: Clock,
+    store: Store,
+    transcript: Transcript,
+    progress: Progress,
+}
+
+impl Agent {
+    /// Opens identity and record, and clears away what a killed predecessor has left half written. Asks nobody. A TPM that is
+    /// not there yet is waited for, within this patience.
+    pub async fn open(config: Config, surroundings: Surroundings, patience: Duration) -> Result<Self, Failure> {
+        let store = Store::new(&config.state_directory);
+        let record = store.read().ok().flatten();
+        let clock = Clock::with_floor(record.as_ref().map(|record| record.assigned_at));
+        let attestation = open_attestation(&config, &surroundings, record, Deadline::after(&clock, patience), &clock).await?;
+        warn_of_disputed(&config.attestation, attestation.registration_id());
+        attestation.validity().inspect(|validity| warn_of_validity(*validity));
+        tidy(&store, &config.runtime_directory);
+        let Surroundings { transcript, progress, .. } = surroundings;
+        Ok(Self { config, attestation, clock, store, transcript, progress })
+    }
+
+    /// The record, if it is of this device, tenant and key, and can still be used. A damaged one is set aside, with a warning that
+    /// names it.
+    pub fn current(&self) -> Result<Option<Record>, Failure> {
+        Ok(self.remembered()?.filter(|record| self.is_settled(record)))
+    }
+
+    /// Writes `assignment.json`, unless it is there already.
+    pub fn publish(&self, record: &Record) -> Result<(), Failure> {
+        let directory = &self.config.runtime_directory;
+        files::make_directory(directory, 0o755)?;
+        let (path, content) = (directory.join(ASSIGNMENT), format!("{}\n", record.public()).into_bytes());
+        if std::fs::read(&path).is_ok_and(|found| found == content) {
+            return Ok(());
+        }
+        Ok(files::replace(&path, &content, 0o640)?)
+    }
+
+    /// Registers, proves and adopts, within this patience. What was adopted before serves until then.
+    /// A valid record that another agent has made in the meantime will do, unless it is to be made `anew`.
+    pub async fn provision(&self, patience: Duration, anew: bool) -> Result<Record, Failure> {
+        let end = Deadline::after(&self.clock, patience);
+        files::make_directory(&self.config.state_directory, 0o700)?;
+        let _alone = self.alone(end).await?;
+        if let Some(record) = self.current()?.filter(|_| !anew) {
+            return self.hand_off(&record).await.map(|()| record);
+        }
+        self.store.prepare()?;
+        files::make_directory(&self.config.runtime_directory, 0o755)?;
+        files::probe_directory(&self.config.runtime_directory)?;
+        self.believable_clock(end).await?;
+        let remembered = self.remembered()?;
+        if let Some(record) = self.resume(remembered.clone().filter(|_| !anew), end).await? {
+            return Ok(record);
+        }
+        let previous = remembered.and_then(Record::adopted);
+        self.tell_of_changes(previous.as_ref());
+        let obtained =
+            self.register(end, previous.as_ref()).await.map_err(|failure| self.explained(failure, previous.as_ref()))?;
+        let (obtained, proof) = self.prove(obtained, previous.as_ref(), end).await?;
+        self.adopt(&obtained, proof, previous.as_ref()).await
+    }
+
+    /// Provisions unless there is a record, publishes it, and stays. Registrations without end: each failure is waited for as its
+    /// blame deserves.
+    pub async fn run(&self) -> Result<(), Failure> {
+        let mut campaign = Campaign::new(seed());
+        // What was adopted serves until something better is; with a TPM also while nobody knows how a registration ended.
+        if let Some(record) = self.remembered()?.and_then(Record::adopted).filter(|record| self.is_ours(record)) {
+            self.publish(&record)?;
+        }
+        let record = loop {
+            let tried = match self.current() {
+                Ok(Some(record)) => self.hand_off(&record).await.map(|()| record),
+                Ok(None) => self.provision(Campaign::PATIENCE, false).await,
+                Err(failure) => Err(failure),
+            };
+            match tried {
+                Ok(record) => break record,
+                Err(failure) => {
+                    tracing::error!("{failure}");
+                    let wait = campaign.wait_after(&failure, self.clock.instant());
+                    self.progress.wait(wait, &"there is no assignment yet").await;
+                }
+            }
+        };
+        tracing::info!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
+        std::future::pending().await
+    }
+
+    /// Waits until no other agent registers with this state directory: two would each undo what the other has proven.
+    async fn alone(&self, end: Deadline) -> Result<Lock, Failure> {
+        let mut told = false;
+        loop {
+            if let Some(lock) = self.store.try_lock()? {
+                return Ok(lock);
+            }
+            let why = format!("another dps-agent is registering with {}", self.config.state_directory.display());
+            let left = end.left(&self.clock);
+            if left.is_zero() {
+                return Err(Failure::new(Blame::Busy, why));
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.progress.doing(format_args!("waiting, since {why}"));
+            }
+            tokio::time::sleep(left.min(Duration::from_millis(200))).await;
+        }
+    }
+
+    async fn believable_clock(&self, end: Deadline) -> Result<(), Failure> {
+        let Some(behind) = self.clock.below_floor() else { return Ok(()) };
+        let behind = behind.as_secs();
+        let why = format!("the clock is {behind} s behind the earliest time it can be; waiting for somebody to set it");
+        // Said once: the log of a gateway whose clock nobody sets lies on flash.
+        self.progress.doing(format_args!("{why}"));
+        while self.clock.below_floor().is_some() {
+            let left = end.left(&self.clock);
+            if left.is_zero() {
+                return Err(Failure::new(Blame::Clock, why));
+            }
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, record: &Record) -> bool {
+        let (scope, id) = (self.config.dps.id_scope.as_str(), self.attestation.registration_id().as_str());
+        record.belongs_to(scope, id, &self.attestation.fingerprint())
+    }
+
+    /// Whether it is ours, was adopted, and nothing has been begun since then that may have made it worthless.
+    fn is_settled(&self, record: &Record) -> bool {
+        self.is_ours(record) && !record.unfinished && record.proof != Record::UNTRIED && self.can_sign_by(record)
+    }
+
+    /// Whether the TPM still has the storage key of the record's hub key. A TPM that was cleared has not.
+    fn can_sign_by(&self, record: &Record) -> bool {
+        let kept = record.tpm.as_ref().map(|memory| &memory.keys.storage_key.public);
+        self.attestation.tpm_keys().is_none_or(|now| kept == Some(&now.storage_key.public))
+    }
+
+    /// The record, whoever's it is. A damaged one is set aside.
+    fn remembered(&self) -> Result<Option<Record>, Failure> {
+        match self.store.read() {
+            Err(damaged @ RecordError::Damaged { .. }) => {
+                let aside = self.store.set_aside()?;
+                tracing::warn!("{damaged}; it is kept as {}, and the device registers anew", aside.display());
+                Ok(None)
+            }
+            other => Ok(other?),
+        }
+    }
+}
+
+async fn open_attestation(
+    config: &Config,
+    surroundings: &Surroundings,
+    record: Option<Record>,
+    end: Deadline,
+    clock: &Clock,
+) -> Result<Attestation, Failure> {
+    let remembered = record.and_then(|record| record.tpm);
+    let credentials = surroundings.credentials.as_deref();
+    let mut told = false;
+    loop {
+        match Attestation::open(&config.attestation, &surroundings.root, credentials, remembered.as_ref()).await {
+            Err(absent) if absent.is_absent_tpm() && !end.left(clock).is_zero() => {
+                if !std::mem::replace(&mut told, true) {
+                    surroundings.progress.doing(format_args!("waiting for the TPM: {absent}"));
+                }
+                tokio::time::sleep(end.left(clock).min(Duration::from_millis(500))).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// The service would answer no more than 401.
+fn warn_of_validity(validity: Validity) {
+    let now = Clock::wall();
+    if now > validity.until {
+        tracing::warn!("the client certificate expired on {}; put a new one in place", rfc3339(validity.until));
+    } else if now < validity.from {
+        tracing::warn!("the client certificate is valid from {} on, and the clock says {}", rfc3339(validity.from), rfc3339(now));
+    }
+}
+
+/// What lies there half written is a predecessor's only if nobody is at work now.
+fn tidy(store: &Store, runtime_directory: &Path) {
+    let assignment = runtime_directory.join(ASSIGNMENT);
+    if store.is_untidy() || files::is_untidy(&assignment) {
+        if let Ok(Some(_lock)) = store.try_lock() {
+            store.tidy();
+            files::tidy(&assignment);
+        }
+    }
+}
+
+/// The configuration has warned of a written ID; one that the machine gave is known only now.
+fn warn_of_disputed(profile: &Profile, id: &RegistrationId) {
+    if id.is_disputed() && matches!(profile.registration_id(), RegistrationIdSource::From { .. }) {
+        tracing::warn!(
+            "registration ID {id}: the documents of DPS disagree about such an ID; lower-case letters, digits and dashes inside are safe"
+        );
+    }
+}
+
+/// A moment by which something must have ended, or none.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    fn after(clock: &Clock, patience: Duration) -> Self {
+        Self(clock.instant().checked_add(patience))
+    }
+
+    /// The earlier of this and another.
+    fn or_after(self, clock: &Clock, patience: Duration) -> Self {
+        let other = Self::after(clock, patience);
+        Self(self.0.into_iter().chain(other.0).min())
+    }
+
+    /// The later of this and a moment from now.
+    fn no_sooner_than(self, clock: &Clock, from_now: Duration) -> Self {
+        Self(self.0.and_then(|end| clock.instant().checked_add(from_now).map(|least| end.max(least))))
+    }
+
+    fn moment(self) -> Option<Instant> {
+        self.0
+    }
+
+    fn left(self, clock: &Clock) -> Duration {
+        self.0.map_or(Duration::MAX, |end| end.saturating_duration_since(clock.instant()))
+    }
+}
+
+/// The deadlines of an exchange, which end with the patience at the latest.
+fn limits(until: Option<Instant>) -> Limits {
+    Limits { connect: EXCHANGE, reply: EXCHANGE, until }
+}
+
+fn seed() -> u64 {
+    let mut seed = [0; 8];
+    // Without entropy the jitter is the same each time, which is bad for the service and not for us.
+    let _ = getrandom::fill(&mut seed);
+    u64::from_le_bytes(seed)
+}

@@ -1,0 +1,51 @@
+//! Stands in for a session where the feature `tpm` is off: there is none, and every verb says so.
+
+use super::{Auths, HubKey, Identification, Keys, Memory, Name, Placed, Signature, StorageKey, TpmError};
+use crate::config::TpmSettings;
+use crate::protocol::AuthenticationKey;
+
+#[derive(Debug)]
+pub(super) struct Shared;
+
+/// Nobody can have one.
+pub(super) enum Session {}
+
+impl Shared {
+    pub(super) fn new(_: TpmSettings, _: Auths) -> Self {
+        Self
+    }
+}
+
+impl Session {
+    pub(super) fn open(_: &Shared) -> Result<Self, TpmError> {
+        Err(TpmError::NotBuilt)
+    }
+
+    pub(super) fn attend(&mut self, _: Option<&Memory>) -> Result<Keys, TpmError> {
+        match *self {}
+    }
+
+    pub(super) fn answer(&mut self, _: &Keys, _: &AuthenticationKey, _: &str) -> Result<Signature, TpmError> {
+        match *self {}
+    }
+
+    pub(super) fn import(&mut self, _: &Keys, _: &AuthenticationKey) -> Result<HubKey, TpmError> {
+        match *self {}
+    }
+
+    pub(super) fn sign(&mut self, _: &StorageKey, _: &HubKey, _: &str) -> Result<Signature, TpmError> {
+        match *self {}
+    }
+
+    pub(super) fn place(&mut self, _: &StorageKey, _: &HubKey, _: &[Name]) -> Result<Placed, TpmError> {
+        match *self {}
+    }
+
+    pub(super) fn found(&mut self) -> Result<HubKey, TpmError> {
+        match *self {}
+    }
+
+    pub(super) fn identify(&mut self) -> Result<Identification, TpmError> {
+        match *self {}
+    }
+}

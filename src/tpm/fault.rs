@@ -1,0 +1,93 @@
+//! Response codes of TPM and libtss2 (TPM 2.0 Part 2, TPM_RC; TSS 2.0 overview, response codes), without the words for people.
+
+/// What came instead of an answer: a response code with its layer in bits 16 to 23.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fault(u32);
+
+/// What a response code complains of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// The command as a whole.
+    Command,
+    /// A parameter, counted from 1.
+    Parameter(u32),
+    /// A handle, counted from 1.
+    Handle(u32),
+    /// A session, counted from 1.
+    Session(u32),
+}
+
+const TPM: u32 = 0;
+const ESAPI: u32 = 7;
+const TCTI: u32 = 10;
+/// The kernel's resource manager, and tabrmd's.
+const MANAGERS: [u32; 2] = [11, 12];
+
+impl Fault {
+    /// The wrapper around libtss2 cannot express what it was given.
+    pub(super) const UNUSABLE: Self = Self(0xff01_0000);
+    /// The wrapper does not know such a TCTI.
+    pub(super) const UNKNOWN_TCTI: Self = Self(0xff02_0000);
+    /// The answer contradicts itself (ESAPI's own code for it).
+    pub(super) const MALFORMED: Self = Self(ESAPI << 16 | 17);
+
+    #[cfg(test)]
+    pub(super) fn new(code: u32) -> Self {
+        Self(code)
+    }
+
+    /// Reads the code from the wrapper's words for it, which are the only place where it has it whole.
+    pub(super) fn parse(text: &str) -> Self {
+        let digits = text.rsplit("0x").next().unwrap_or_default();
+        u32::from_str_radix(digits, 16).map_or(Self::UNUSABLE, Self)
+    }
+
+    /// The whole code.
+    pub(super) fn code(self) -> u32 {
+        self.0
+    }
+
+    /// What the TPM, or the resource manager in its place, complains of: the error without its place, and the place.
+    pub(super) fn tpm(self) -> Option<(u32, About)> {
+        let layer = self.0 >> 16;
+        let code = self.0 & 0xffff;
+        let is_tpm = layer == TPM || (MANAGERS.contains(&layer) && code >= 0x100);
+        is_tpm.then_some(if code & 0x80 == 0 { (code, About::Command) } else { (code & 0xbf, place(code)) })
+    }
+
+    /// The number of an error of the way to the TPM.
+    pub(super) fn tcti(self) -> Option<u32> {
+        (self.0 >> 16 == TCTI).then_some(self.0 & 0xffff)
+    }
+
+    /// Whether libtss2 or we cannot make sense of an answer.
+    pub(super) fn is_garbled(self) -> bool {
+        let layer = self.0 >> 16;
+        self == Self::UNUSABLE || (!MANAGERS.contains(&layer) && layer != TPM && layer != TCTI)
+    }
+
+    /// Nothing is at the first handle.
+    pub(super) fn is_no_such_handle(self) -> bool {
+        self.tpm() == Some((0x8b, About::Handle(1)))
+    }
+
+    /// The TPM has no time: retry, yielded, testing, NV rate.
+    pub(super) fn is_busy(self) -> bool {
+        matches!(self.tpm(), Some((0x922 | 0x908 | 0x90a | 0x920, _)))
+    }
+
+    /// An auth value or an HMAC is not right: TPM_RC_BAD_AUTH, TPM_RC_AUTH_FAIL.
+    pub(super) fn is_wrong_auth(self) -> bool {
+        matches!(self.tpm(), Some((0xa2 | 0x8e, _)))
+    }
+}
+
+fn place(code: u32) -> About {
+    let number = code >> 8 & 0xf;
+    match (code & 0x40 != 0, number) {
+        (true, number) => About::Parameter(number),
+        (false, 0) => About::Command,
+        (false, number @ 1..8) => About::Handle(number),
+        (false, number) => About::Session(number - 8),
+    }
+}

@@ -1,0 +1,215 @@
+//! Where the endorsement key and the storage key are, how they are made where they are not, and what is foreign.
+
+use super::esys::{Hierarchy, Object};
+use super::fault::Fault;
+use super::session::{Session, explain};
+use super::{PublicArea, StorageKey, TpmError, template};
+use crate::config::EkUnique;
+
+/// A key that is ready for use.
+pub(super) struct Located {
+    pub(super) object: Object,
+    pub(super) public: PublicArea,
+    /// Where it is kept; `None` if it is transient and has to be flushed.
+    pub(super) handle: Option<u32>,
+}
+
+/// One of the two keys: what it has to look like, and where it belongs.
+struct Wanted<'k> {
+    what: &'static str,
+    handle: u32,
+    hierarchy: Hierarchy,
+    is_ours: fn(&PublicArea) -> bool,
+    /// The key as it was the last time.
+    known: Option<&'k PublicArea>,
+    /// The setting that moves it elsewhere.
+    setting: &'static str,
+}
+
+/// What is at a handle.
+enum Found {
+    Nothing,
+    Foreign,
+    Ours(Object, PublicArea),
+}
+
+const EK_NONCE: u32 = 0x01c0_0003;
+const EK_TEMPLATE: u32 = 0x01c0_0004;
+
+impl Session<'_> {
+    /// The endorsement key: at its handle, or made and kept there.
+    pub(super) fn endorsement_key(&mut self, known: Option<&PublicArea>) -> Result<Located, TpmError> {
+        let wanted = Wanted {
+            what: "the endorsement key",
+            handle: self.shared.settings.ek_handle,
+            hierarchy: Hierarchy::Endorsement,
+            is_ours: PublicArea::is_endorsement_key,
+            known,
+            setting: "ek_handle",
+        };
+        self.locate(&wanted, |session| session.endorsement_template())
+    }
+
+    /// The storage key: at its handle, or made and kept there.
+    pub(super) fn storage_key(&mut self, known: Option<&PublicArea>) -> Result<Located, TpmError> {
+        let wanted = Wanted {
+            what: "the storage key",
+            handle: self.shared.settings.srk_handle,
+            hierarchy: Hierarchy::Owner,
+            is_ours: PublicArea::is_storage_key,
+            known,
+            setting: "srk_handle",
+        };
+        let template = storage_template(known);
+        self.locate(&wanted, |_| Ok(template))
+    }
+
+    /// Exactly this endorsement key.
+    pub(super) fn same_endorsement_key(&mut self, public: &PublicArea) -> Result<Located, TpmError> {
+        const DOING: &str = "to make the endorsement key again";
+        let handle = self.shared.settings.ek_handle;
+        if let Some(object) = self.named(handle, public)? {
+            return Ok(Located { object, public: public.clone(), handle: Some(handle) });
+        }
+        let template = self.endorsement_template()?;
+        let made = self.derive(Hierarchy::Endorsement, &template, DOING)?;
+        if made.public == *public { Ok(made) } else { Err(TpmError::Changed) }
+    }
+
+    /// Exactly this storage key: at its handle, or derived again as a transient object. Another seed gives another key: then the TPM
+    /// was cleared.
+    pub(super) fn same_storage_key(&mut self, key: &StorageKey) -> Result<Located, TpmError> {
+        const DOING: &str = "to make the storage key again";
+        let handle = key.handle.unwrap_or(self.shared.settings.srk_handle);
+        if let Some(object) = self.named(handle, &key.public)? {
+            return Ok(Located { object, public: key.public.clone(), handle: Some(handle) });
+        }
+        let made = self.derive(Hierarchy::Owner, &storage_template(Some(&key.public)), DOING)?;
+        if made.public == key.public { Ok(made) } else { Err(TpmError::Lost(CLEARED.to_owned())) }
+    }
+
+    /// Makes a transient key.
+    pub(super) fn derive(
+        &mut self,
+        hierarchy: Hierarchy,
+        template: &PublicArea,
+        doing: &'static str,
+    ) -> Result<Located, TpmError> {
+        let authorization = self.authorize(hierarchy)?;
+        match self.esys.create_primary(hierarchy, template, authorization) {
+            Ok((object, public)) => Ok(Located { object, public, handle: None }),
+            Err(fault) => Err(self.refusal(hierarchy, doing, fault)),
+        }
+    }
+
+    /// Makes a transient object persistent.
+    pub(super) fn persist(&mut self, object: Object, handle: u32, doing: &'static str) -> Result<(), TpmError> {
+        let authorization = self.authorize(Hierarchy::Owner)?;
+        let done = self.esys.evict_control(object, handle, authorization);
+        done.map_err(|fault| self.refusal(Hierarchy::Owner, doing, fault))
+    }
+
+    /// What is at a handle, if it is just this.
+    pub(super) fn named(&mut self, handle: u32, public: &PublicArea) -> Result<Option<Object>, TpmError> {
+        let Some(object) = self.find(handle)? else { return Ok(None) };
+        let name = self.esys.name(object).map_err(|fault| explain("to name a key", fault))?;
+        Ok((name == public.name()).then_some(object))
+    }
+
+    pub(super) fn find(&mut self, handle: u32) -> Result<Option<Object>, TpmError> {
+        self.esys.find(handle).map_err(|fault| explain("to look at a handle", fault))
+    }
+
+    /// The template of the endorsement key, with what the manufacturer has left in NV for it; whether there was any.
+    pub(super) fn endorsement_template(&mut self) -> Result<PublicArea, TpmError> {
+        Ok(match self.shared.settings.ek_unique {
+            EkUnique::Empty => template::endorsement_empty(),
+            EkUnique::Tcg => self.manufacturers_template()?.unwrap_or_else(|| template::endorsement(&[])),
+        })
+    }
+
+    /// A template or a nonce of the manufacturer (TCG EK Credential Profile, RSA-2048 EK template and nonce).
+    pub(super) fn manufacturers_template(&mut self) -> Result<Option<PublicArea>, TpmError> {
+        let _ = (EK_NONCE, EK_TEMPLATE);
+        Ok(None)
+    }
+
+    fn locate(
+        &mut self,
+        wanted: &Wanted<'_>,
+        template: impl FnOnce(&mut Self) -> Result<PublicArea, TpmError>,
+    ) -> Result<Located, TpmError> {
+        let found = self.look(wanted)?;
+        if let Found::Ours(object, public) = found {
+            return Ok(Located { object, public, handle: Some(wanted.handle) });
+        }
+        let template = template(self)?;
+        let mut made = self.derive(wanted.hierarchy, &template, wanted.what)?;
+        if matches!(found, Found::Nothing) && self.keep(wanted, &made)? {
+            made.handle = Some(wanted.handle);
+        }
+        Ok(made)
+    }
+
+    fn look(&mut self, wanted: &Wanted<'_>) -> Result<Found, TpmError> {
+        let Some(object) = self.find(wanted.handle)? else { return Ok(Found::Nothing) };
+        let name = self.esys.name(object).map_err(|fault| explain(wanted.what, fault))?;
+        if let Some(known) = wanted.known.filter(|known| known.name() == name) {
+            return Ok(Found::Ours(object, known.clone()));
+        }
+        let public = match self.esys.read_public(object) {
+            Ok(public) if (wanted.is_ours)(&public) => return Ok(Found::Ours(object, public)),
+            Ok(public) => Some(public),
+            Err(Fault::UNUSABLE) => None,
+            Err(fault) => return Err(explain(wanted.what, fault)),
+        };
+        let kind = public.map_or("an object of unknown type", |public| public.kind());
+        self.warn_once(wanted.handle, || wanted.warn_of_foreign(kind));
+        Ok(Found::Foreign)
+    }
+
+    /// Keeps a new key at its handle if the owner lets us; without that the key is made anew each time, which is slow and works.
+    fn keep(&mut self, wanted: &Wanted<'_>, made: &Located) -> Result<bool, TpmError> {
+        match self.persist(made.object, wanted.handle, wanted.what) {
+            Ok(()) => Ok(true),
+            Err(
+                error @ (TpmError::AuthMissing { .. }
+                | TpmError::AuthWrong { .. }
+                | TpmError::AuthTooLong(..)
+                | TpmError::LockedOut(_)
+                | TpmError::StorageFull),
+            ) => {
+                self.warn_once(wanted.handle, || wanted.warn_of_transience(&error));
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+const CLEARED: &str = "the TPM was cleared, or it is another one: its storage key has changed";
+
+impl Wanted<'_> {
+    fn warn_of_foreign(&self, kind: &str) {
+        tracing::warn!(
+            "{kind} sits at TPM handle {:#010x} where {} belongs; it is left alone, and {} is made anew for each use, which is slow: \
+             set {} to a free handle",
+            self.handle,
+            self.what,
+            self.what,
+            self.setting
+        );
+    }
+
+    fn warn_of_transience(&self, error: &TpmError) {
+        tracing::warn!(
+            "{} cannot be kept at TPM handle {:#010x} and is made anew for each use, which is slow: {error}",
+            self.what,
+            self.handle
+        );
+    }
+}
+
+fn storage_template(known: Option<&PublicArea>) -> PublicArea {
+    known.filter(|known| known.is_storage_key()).map_or_else(template::storage, template::like)
+}

@@ -1,0 +1,146 @@
+//! A TPM in software for one test: swtpm, with the commands that it was sent.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::config::EkUnique;
+
+/// A running swtpm; ended and removed when dropped.
+pub(super) struct Simulator {
+    directory: PathBuf,
+    port: u16,
+    process: Option<Child>,
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Simulator {
+    pub(super) fn start() -> Self {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("dps-agent-tpm-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let mut simulator = Self { directory, port: 0, process: None };
+        simulator.power_on();
+        simulator
+    }
+
+    /// Starts it with the state it has.
+    pub(super) fn power_on(&mut self) {
+        for _ in 0..20 {
+            self.port = free_ports();
+            let mut process = self.launch();
+            let log = self.directory.join("log");
+            // Its control port opens last.
+            while process.try_wait().unwrap().is_none() {
+                if TcpStream::connect(("127.0.0.1", self.port + 1)).is_ok() && log.exists() {
+                    self.process = Some(process);
+                    return;
+                }
+                std::thread::yield_now();
+            }
+        }
+        panic!("swtpm does not start; is the package swtpm installed?");
+    }
+
+    pub(super) fn power_off(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    pub(super) fn tcti(&self) -> String {
+        format!("swtpm:host=127.0.0.1,port={}", self.port)
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn settings(&self) -> TpmSettings {
+        TpmSettings {
+            tcti: self.tcti(),
+            owner_auth: None,
+            endorsement_auth: None,
+            ek_handle: EK,
+            srk_handle: SRK,
+            identity_handle: Some(IDENTITY),
+            ek_unique: EkUnique::Tcg,
+        }
+    }
+
+    pub(super) fn tpm(&self) -> Tpm {
+        Tpm::new(self.settings(), Auths::default())
+    }
+
+    /// Runs a program of tpm2-tools on it, in its directory; the words are parted by spaces.
+    pub(super) fn tool(&self, line: &str) -> String {
+        let mut words = line.split(' ');
+        let output = Command::new(words.next().unwrap())
+            .args(words)
+            .env("TPM2TOOLS_TCTI", self.tcti())
+            .current_dir(&self.directory)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The codes of the commands that were sent while `work` was done.
+    pub(super) fn commands<T>(&self, work: impl FnOnce() -> T) -> (T, Vec<u32>) {
+        let before = self.log().len();
+        let done = work();
+        (done, parse(&self.log()[before..]))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.join("log")).unwrap()
+    }
+
+    fn launch(&self) -> Child {
+        let state = format!("dir={}", self.directory.display());
+        let log = format!("file={},level=20", self.directory.join("log").display());
+        let [server, control] = [self.port, self.port + 1].map(|port| format!("type=tcp,port={port},bindaddr=127.0.0.1"));
+        Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+            .args(["--tpmstate", &state, "--log", &log, "--server", &server, "--ctrl", &control])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.power_off();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// The log has each command as ` SWTPM_IO_Read: length 22` and then its bytes, sixteen a line; the code is bytes 6 to 9.
+fn parse(log: &str) -> Vec<u32> {
+    let mut commands = Vec::new();
+    let mut lines = log.lines();
+    while let Some(line) = lines.next() {
+        if !line.contains("SWTPM_IO_Read: length") {
+            continue;
+        }
+        let bytes: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
+        commands.push(u32::from_str_radix(&bytes[6..10].concat(), 16).unwrap());
+    }
+    commands
+}
+
+/// A free port whose successor is free too.
+fn free_ports() -> u16 {
+    loop {
+        let first = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            return port;
+        }
+    }
+}
