@@ -32,7 +32,7 @@ Usage: cargo xtask COMMAND
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
-                           parts: speed round-trips instructions size
+                           parts: speed round-trips instructions tpm size
 ";
 
 fn main() -> ExitCode {

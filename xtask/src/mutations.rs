@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 
+use crate::machine::{self, Need};
 use crate::workspace::{self, Scratch};
 use crate::{Done, say};
 
@@ -25,6 +26,7 @@ struct Mutation {
 /// If a mutation cannot be made, or something else than a cell fails.
 pub fn run(words: &[String]) -> Done<ExitCode> {
     let wanted = |mutation: &&Mutation| words.is_empty() || words.iter().any(|word| mutation.name.contains(word.as_str()));
+    machine::prepare(&[Need::Compiler, Need::Libtss2])?;
     let chosen: Vec<&Mutation> = MUTATIONS.iter().filter(wanted).collect();
     let matrix = matrix()?;
     let copy = Copy::new(&matrix)?;

@@ -3,7 +3,7 @@
 
 mod case;
 pub mod sdk;
-mod tpm;
+pub mod tpm;
 
 use std::process::ExitCode;
 use std::sync::Mutex;

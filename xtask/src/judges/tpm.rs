@@ -5,12 +5,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::sdk::{self, Sdk};
+use crate::Done;
 use crate::credentials;
 use crate::emulator::{Emulator, ID_SCOPE, Plan};
 use crate::hub::{self, Hub};
 use crate::tpm::tools::{Assigned, Device};
 use crate::tpm::{Code, EK_HANDLE, Tpm};
-use crate::Done;
 
 const DEVICE: &str = "judged-gateway";
 
@@ -21,9 +21,12 @@ pub struct Case {
     enrolled: bool,
 }
 
+/// A client that takes keys into a TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
+pub enum Client {
+    /// Microsoft's, in JavaScript.
     Node,
+    /// The programs of tpm2-tools, one for each step.
     Tools,
 }
 
@@ -44,6 +47,17 @@ pub fn all() -> Vec<Case> {
     [Client::Node, Client::Tools].into_iter().flat_map(cases).collect()
 }
 
+/// Counts the commands of two registrations and a message, with a TPM and an emulator of their own. The inner error says in words
+/// what went wrong.
+///
+/// # Errors
+/// If the client or the emulator cannot be run.
+pub fn commands(client: Client, emulator: &Path, directory: &Path) -> Done<Result<Commands, String>> {
+    let tpm = client.fresh_tpm(directory)?;
+    let emulator = Emulator::start(emulator, &plan(&tpm.1), directory)?;
+    Run { client, tpm: &tpm.0, emulator: &emulator, directory }.commands()
+}
+
 impl Case {
     /// Client, transport, attestation and what is special.
     pub fn columns(&self) -> [String; 4] {
@@ -56,12 +70,9 @@ impl Case {
     /// # Errors
     /// If the client or the emulator cannot be run.
     pub fn judge(&self, emulator: &Path, directory: &Path) -> Done<Result<String, String>> {
-        let tpm = Tpm::start(&directory.join("tpm"))?;
-        let key = self.client.endorsement_key(&tpm, directory)?;
-        tpm.clear()?;
+        let (tpm, key) = self.client.fresh_tpm(directory)?;
         let enrolled = if self.enrolled { key } else { another(directory)? };
-        let plan = Plan::on_ports(8883, 443).tpm(DEVICE, &enrolled, "");
-        let emulator = Emulator::start(emulator, &plan, directory)?;
+        let emulator = Emulator::start(emulator, &plan(&enrolled), directory)?;
         let verdict = self.verdict(&tpm, &emulator, directory)?;
         if verdict.is_err() {
             eprintln!("---- {}: the emulator's transcript\n{}----", self.columns().join("/"), emulator.whole_transcript()?);
@@ -152,6 +163,14 @@ impl Client {
         }
     }
 
+    /// A TPM without keys, and the endorsement key that this client will make in it.
+    fn fresh_tpm(self, directory: &Path) -> Done<(Tpm, String)> {
+        let tpm = Tpm::start(&directory.join("tpm"))?;
+        let key = self.endorsement_key(&tpm, directory)?;
+        tpm.clear()?;
+        Ok((tpm, key))
+    }
+
     /// The endorsement key that this client will make: Microsoft's has a template of its own (DPS device API §9.2).
     fn endorsement_key(self, tpm: &Tpm, directory: &Path) -> Done<String> {
         match self {
@@ -161,6 +180,11 @@ impl Client {
         tpm.tool("tpm2_flushcontext -t")?;
         tpm.public(EK_HANDLE)
     }
+}
+
+/// On the ports that Microsoft's clients know.
+fn plan(endorsement_key: &str) -> Plan {
+    Plan::on_ports(8883, 443).tpm(DEVICE, endorsement_key, "")
 }
 
 /// The endorsement key of another TPM.
