@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod cutter;
+#[cfg(feature = "tpm")]
+mod gateway;
 mod relay;
 mod swtpm;
 mod tls_relay;
