@@ -26,7 +26,7 @@ pub type Done<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  demo                     register three gateways with an emulated service, and send a message as each of them
+  demo                     register four gateways with an emulated service, and send a message as each of them
   test                     everything: cargo test, then the SDK clients against the emulator
   judges [NAME…]           only the SDK clients and tpm2-tools; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
