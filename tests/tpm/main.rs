@@ -1,0 +1,10 @@
+//! The agent with a TPM: software TPMs, and machines in the middle that count, delay, cut, alter and lose what passes.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod cutter;
+#[cfg(feature = "tpm")]
+mod gateway;
+mod relay;
+mod swtpm;
+mod tls_relay;
+mod wire;
