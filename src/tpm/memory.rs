@@ -35,6 +35,7 @@ pub struct StorageKey {
     /// Its public area: name and template follow from it.
     pub public: PublicArea,
     /// Where it is kept, such as 0x81000001; `None` where something else sits there, and it is derived anew for each use.
+    #[serde(with = "handle_text")]
     pub handle: Option<u32>,
 }
 
@@ -55,6 +56,7 @@ pub enum HubKey {
         /// What kind of key it is.
         public: PublicArea,
         /// Where it is.
+        #[serde(with = "handle_text")]
         handle: u32,
     },
 }
@@ -173,6 +175,54 @@ impl<'de> Deserialize<'de> for PublicArea {
     }
 }
 
+/// Handles are written as everybody writes them: 0x81000001.
+mod handle_text {
+    use super::{Deserialize, Deserializer, Serializer};
+
+    /// A handle that is there, or may be.
+    pub(super) trait Handle: Sized + Copy {
+        fn text(self) -> Option<String>;
+        fn from(handle: Option<u32>) -> Option<Self>;
+    }
+
+    impl Handle for u32 {
+        fn text(self) -> Option<String> {
+            Some(format!("{self:#010x}"))
+        }
+
+        fn from(handle: Option<u32>) -> Option<Self> {
+            handle
+        }
+    }
+
+    impl Handle for Option<u32> {
+        fn text(self) -> Option<String> {
+            self.and_then(Handle::text)
+        }
+
+        fn from(handle: Option<u32>) -> Option<Self> {
+            Some(handle)
+        }
+    }
+
+    pub(super) fn serialize<H: Handle, S: Serializer>(handle: &H, serializer: S) -> Result<S::Ok, S::Error> {
+        match handle.text() {
+            Some(text) => serializer.serialize_str(&text),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, H: Handle, D: Deserializer<'de>>(deserializer: D) -> Result<H, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        let number = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+        let wrong = || serde::de::Error::custom("not a handle such as 0x81000001");
+        match text {
+            Some(text) => H::from(Some(number(&text).ok_or_else(wrong)?)).ok_or_else(wrong),
+            None => H::from(None).ok_or_else(wrong),
+        }
+    }
+}
+
 mod base64_text {
     use super::{Deserialize, Deserializer, Engine, STANDARD, Serializer};
 
@@ -183,5 +233,47 @@ mod base64_text {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
         STANDARD.decode(text).map_err(|_| serde::de::Error::custom("not base64"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_record_keeps_is_written_for_people_and_read_again() {
+        let public = |byte| PublicArea::new(vec![0, byte]);
+        let storage_key = |handle| StorageKey { public: public(2), handle };
+        let memory =
+            |handle, hub_key| Memory { keys: Keys { endorsement_key: public(1), storage_key: storage_key(handle) }, hub_key };
+        for (memory, text) in [
+            (
+                memory(Some(0x8100_0001), HubKey::Wrapped { public: public(3), private: vec![4] }),
+                r#"{"endorsementKey":"AAIAAQ==","storageKey":{"public":"AAIAAg==","handle":"0x81000001"},"hubKey":{"wrapped":{"public":"AAIAAw==","private":"BA=="}}}"#,
+            ),
+            (
+                memory(None, HubKey::Kept { public: public(3), handle: 0x8100_0100 }),
+                r#"{"endorsementKey":"AAIAAQ==","storageKey":{"public":"AAIAAg==","handle":null},"hubKey":{"kept":{"public":"AAIAAw==","handle":"0x81000100"}}}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&memory).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Memory>(text).unwrap(), memory);
+        }
+    }
+
+    #[test]
+    fn what_was_not_written_so_is_not_read() {
+        for text in [
+            r#"{"public":"AAIAAg==","handle":"81000001"}"#,
+            r#"{"public":"AAMAAg==","handle":null}"#,
+            r#"{"public":"AAIAAg==","handle":7}"#,
+        ] {
+            assert!(serde_json::from_str::<StorageKey>(text).is_err(), "{text}");
+        }
+        let name: Name = serde_json::from_str("\"000b01ff\"").unwrap();
+        assert_eq!((name.to_string(), serde_json::to_string(&name).unwrap()), ("000b01ff".into(), "\"000b01ff\"".into()));
+        for text in ["\"000\"", "\"zz\""] {
+            assert!(serde_json::from_str::<Name>(text).is_err(), "{text}");
+        }
     }
 }

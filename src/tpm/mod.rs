@@ -40,6 +40,7 @@ pub type Signature = [u8; 32];
 /// This gateway's TPM. Nothing is opened until a verb needs it, and everything is closed at the verb's end.
 #[derive(Debug)]
 pub struct Tpm {
+    has_identity_handle: bool,
     shared: Arc<Shared>,
     gate: Gate,
 }
@@ -82,7 +83,8 @@ pub struct Identification {
 impl Tpm {
     /// The TPM that the settings name. Touches nothing.
     pub fn new(settings: TpmSettings, auths: Auths) -> Self {
-        Self { shared: Arc::new(Shared::new(settings, auths)), gate: Gate::new() }
+        let has_identity_handle = settings.identity_handle.is_some();
+        Self { has_identity_handle, shared: Arc::new(Shared::new(settings, auths)), gate: Gate::new() }
     }
 
     /// Finds, or makes and keeps, the endorsement key and the storage key. What is remembered saves commands where it still holds.
@@ -111,6 +113,9 @@ impl Tpm {
 
     /// Puts the hub key where `identity_handle` says, in place of nothing or of a key with one of the names in `ours`.
     pub async fn place(&self, storage: &StorageKey, key: &HubKey, ours: &[Name]) -> Result<Placed, TpmError> {
+        if !self.has_identity_handle {
+            return Ok(Placed::Nowhere);
+        }
         let (storage, key, ours) = (storage.clone(), key.clone(), ours.to_vec());
         self.run(move |session| session.place(&storage, &key, &ours)).await
     }
