@@ -21,6 +21,10 @@ impl Session {
         Err(TpmError::NotBuilt)
     }
 
+    pub(super) fn detail(&mut self, _: TpmError) -> TpmError {
+        match *self {}
+    }
+
     pub(super) fn attend(&mut self, _: Option<&Memory>) -> Result<Keys, TpmError> {
         match *self {}
     }

@@ -31,9 +31,7 @@ pub enum TpmError {
     #[error("no TPM at {0}; it may still be starting. If it stays away, enable it in the firmware, or correct tcti")]
     Absent(String),
     /// The device node does not let us in.
-    #[error(
-        "{device} is not open to this user; add the agent's user to the group {group} (SupplementaryGroups={group} in the unit)"
-    )]
+    #[error("{device} is not open to this user; {}", admission(.group))]
     Forbidden {
         /// The device node.
         device: String,
@@ -100,10 +98,10 @@ pub enum TpmError {
     #[error("nobody has started the TPM since its reset; that is the firmware's or the kernel's work (tpm2_startup -c by hand)")]
     NotStarted,
     /// The TPM cannot do what is needed.
-    #[error("the TPM cannot do {0}; DPS needs a TPM 2.0 with RSA-2048 and HMAC-SHA256")]
+    #[error("the TPM does not know how {0}; DPS needs a TPM 2.0 with RSA-2048 and HMAC-SHA256")]
     Incapable(&'static str),
     /// Another answer than any of the above.
-    #[error("the TPM refused {doing} with response code {code:#x}; \"tpm2_rc_decode {code:#x}\" tells what that means")]
+    #[error("the TPM refuses {doing}: response code {code:#x}, which \"tpm2_rc_decode {code:#x}\" explains")]
     Refused {
         /// What was asked for.
         doing: &'static str,
@@ -176,6 +174,13 @@ impl TpmError {
     /// Whether there is no TPM, or not yet: worth waiting for.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Absent(_))
+    }
+}
+
+fn admission(group: &str) -> String {
+    match group {
+        "root" | "0" => "give it to the group tss (Debian: install tpm-udev), and add the agent's user to that".to_owned(),
+        group => format!("add the agent's user to the group {group} (SupplementaryGroups={group} in the unit)"),
     }
 }
 

@@ -24,8 +24,10 @@ const TCTI: u32 = 10;
 const MANAGERS: [u32; 2] = [11, 12];
 
 impl Fault {
-    /// The wrapper around libtss2 cannot express what it was given.
+    /// The wrapper around libtss2 cannot express what came.
     pub(super) const UNUSABLE: Self = Self(0xff01_0000);
+    /// What was given to be sent does not fit into any command.
+    pub(super) const UNFIT: Self = Self(0xff03_0000);
     /// The wrapper does not know such a TCTI.
     pub(super) const UNKNOWN_TCTI: Self = Self(0xff02_0000);
     /// The answer contradicts itself (ESAPI's own code for it).

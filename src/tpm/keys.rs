@@ -17,6 +17,9 @@ pub(super) struct Located {
 /// One of the two keys: what it has to look like, and where it belongs.
 struct Wanted<'k> {
     what: &'static str,
+    /// What the TPM is asked, for messages.
+    making: &'static str,
+    keeping: &'static str,
     handle: u32,
     hierarchy: Hierarchy,
     is_ours: fn(&PublicArea) -> bool,
@@ -33,14 +36,13 @@ enum Found {
     Ours(Object, PublicArea),
 }
 
-const EK_NONCE: u32 = 0x01c0_0003;
-const EK_TEMPLATE: u32 = 0x01c0_0004;
-
 impl Session<'_> {
     /// The endorsement key: at its handle, or made and kept there.
     pub(super) fn endorsement_key(&mut self, known: Option<&PublicArea>) -> Result<Located, TpmError> {
         let wanted = Wanted {
             what: "the endorsement key",
+            making: "to make the endorsement key",
+            keeping: "to keep the endorsement key",
             handle: self.shared.settings.ek_handle,
             hierarchy: Hierarchy::Endorsement,
             is_ours: PublicArea::is_endorsement_key,
@@ -54,6 +56,8 @@ impl Session<'_> {
     pub(super) fn storage_key(&mut self, known: Option<&PublicArea>) -> Result<Located, TpmError> {
         let wanted = Wanted {
             what: "the storage key",
+            making: "to make the storage key",
+            keeping: "to keep the storage key",
             handle: self.shared.settings.srk_handle,
             hierarchy: Hierarchy::Owner,
             is_ours: PublicArea::is_storage_key,
@@ -120,18 +124,12 @@ impl Session<'_> {
         self.esys.find(handle).map_err(|fault| explain("to look at a handle", fault))
     }
 
-    /// The template of the endorsement key, with what the manufacturer has left in NV for it; whether there was any.
+    /// The template of the endorsement key, with what the manufacturer has left in NV for it.
     pub(super) fn endorsement_template(&mut self) -> Result<PublicArea, TpmError> {
         Ok(match self.shared.settings.ek_unique {
             EkUnique::Empty => template::endorsement_empty(),
             EkUnique::Tcg => self.manufacturers_template()?.unwrap_or_else(|| template::endorsement(&[])),
         })
-    }
-
-    /// A template or a nonce of the manufacturer (TCG EK Credential Profile, RSA-2048 EK template and nonce).
-    pub(super) fn manufacturers_template(&mut self) -> Result<Option<PublicArea>, TpmError> {
-        let _ = (EK_NONCE, EK_TEMPLATE);
-        Ok(None)
     }
 
     fn locate(
@@ -144,7 +142,7 @@ impl Session<'_> {
             return Ok(Located { object, public, handle: Some(wanted.handle) });
         }
         let template = template(self)?;
-        let mut made = self.derive(wanted.hierarchy, &template, wanted.what)?;
+        let mut made = self.derive(wanted.hierarchy, &template, wanted.making)?;
         if matches!(found, Found::Nothing) && self.keep(wanted, &made)? {
             made.handle = Some(wanted.handle);
         }
@@ -153,7 +151,7 @@ impl Session<'_> {
 
     fn look(&mut self, wanted: &Wanted<'_>) -> Result<Found, TpmError> {
         let Some(object) = self.find(wanted.handle)? else { return Ok(Found::Nothing) };
-        let name = self.esys.name(object).map_err(|fault| explain(wanted.what, fault))?;
+        let name = self.esys.name(object).map_err(|fault| explain("to show a key", fault))?;
         if let Some(known) = wanted.known.filter(|known| known.name() == name) {
             return Ok(Found::Ours(object, known.clone()));
         }
@@ -161,7 +159,7 @@ impl Session<'_> {
             Ok(public) if (wanted.is_ours)(&public) => return Ok(Found::Ours(object, public)),
             Ok(public) => Some(public),
             Err(Fault::UNUSABLE) => None,
-            Err(fault) => return Err(explain(wanted.what, fault)),
+            Err(fault) => return Err(explain("to show a key", fault)),
         };
         let kind = public.map_or("an object of unknown type", |public| public.kind());
         self.warn_once(wanted.handle, || wanted.warn_of_foreign(kind));
@@ -170,7 +168,7 @@ impl Session<'_> {
 
     /// Keeps a new key at its handle if the owner lets us; without that the key is made anew each time, which is slow and works.
     fn keep(&mut self, wanted: &Wanted<'_>, made: &Located) -> Result<bool, TpmError> {
-        match self.persist(made.object, wanted.handle, wanted.what) {
+        match self.persist(made.object, wanted.handle, wanted.keeping) {
             Ok(()) => Ok(true),
             Err(
                 error @ (TpmError::AuthMissing { .. }

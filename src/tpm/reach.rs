@@ -8,41 +8,57 @@ use std::path::Path;
 use super::TpmError;
 use super::fault::Fault;
 
-/// Opens a device node once and closes it again, since libtss2 says no more than "I/O error". A simulator serves one connection,
-/// so it is not asked.
-pub(super) fn probe(tcti: &str) -> Result<(), TpmError> {
-    let Some(device) = tcti.strip_prefix("device:") else { return Ok(()) };
-    let error = match OpenOptions::new().read(true).write(true).open(device) {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
-    };
-    Err(match error.kind() {
-        ErrorKind::NotFound => TpmError::Absent(device.to_owned()),
-        ErrorKind::PermissionDenied => TpmError::Forbidden { device: device.to_owned(), group: group(Path::new(device)) },
-        ErrorKind::ResourceBusy => TpmError::InUse(device.to_owned()),
-        _ => TpmError::Broken(format!("{device}: {error}")),
-    })
+/// Says that a device node is not there before libtss2 complains of it on stderr.
+pub(super) fn look(tcti: &str) -> Result<(), TpmError> {
+    match device(tcti).map(fs::metadata) {
+        Some(Err(error)) if error.kind() == ErrorKind::NotFound => Err(TpmError::Absent(tcti.to_owned())),
+        _ => Ok(()),
+    }
 }
 
-/// Why it could not be opened all the same.
+/// Why a TPM could not be opened.
 pub(super) fn explain(tcti: &str, fault: Fault) -> TpmError {
-    const NOT_FOUND: [u32; 2] = [2, 21];
+    /// Not implemented, not supported.
+    const NO_LIBRARY: [u32; 2] = [2, 21];
     if fault == Fault::UNKNOWN_TCTI {
         return TpmError::UnknownTcti(tcti.to_owned());
     }
     match fault.tcti() {
-        Some(number) if NOT_FOUND.contains(&number) => {
+        Some(number) if NO_LIBRARY.contains(&number) => {
             let name = tcti.split(':').next().unwrap_or_default();
             TpmError::NoLibrary { tcti: tcti.to_owned(), package: format!("libtss2-tcti-{name}0") }
         }
-        Some(_) if !tcti.starts_with("device:") => TpmError::Absent(tcti.to_owned()),
-        _ => super::session::explain("the connection", fault),
+        Some(_) => device(tcti).map_or_else(|| TpmError::Absent(tcti.to_owned()), probe),
+        None => super::session::explain("to serve us", fault),
     }
+}
+
+/// Opens a device node once more and closes it again, since libtss2 says no more than "I/O error".
+fn probe(device: &str) -> TpmError {
+    let error = match OpenOptions::new().read(true).write(true).open(device) {
+        Ok(_) => return TpmError::Broken(format!("{device} can be opened, and does not behave like a TPM")),
+        Err(error) => error,
+    };
+    match error.kind() {
+        ErrorKind::NotFound => TpmError::Absent(device.to_owned()),
+        ErrorKind::PermissionDenied => TpmError::Forbidden { device: device.to_owned(), group: group(Path::new(device)) },
+        ErrorKind::ResourceBusy => TpmError::InUse(device.to_owned()),
+        // A node without its driver.
+        _ if error.raw_os_error() == Some(ENXIO) || error.raw_os_error() == Some(ENODEV) => TpmError::Absent(device.to_owned()),
+        _ => TpmError::Broken(format!("{device}: {error}")),
+    }
+}
+
+const ENXIO: i32 = 6;
+const ENODEV: i32 = 19;
+
+fn device(tcti: &str) -> Option<&str> {
+    tcti.strip_prefix("device:")
 }
 
 /// Whether somebody takes back what a killed process has left: the kernel's resource manager, or tabrmd.
 pub(super) fn is_managed(tcti: &str) -> bool {
-    tcti.starts_with("tabrmd") || tcti.strip_prefix("device:").is_some_and(|path| path.starts_with("/dev/tpmrm"))
+    tcti.starts_with("tabrmd") || device(tcti).is_some_and(|path| path.starts_with("/dev/tpmrm"))
 }
 
 /// The group that the device node belongs to.

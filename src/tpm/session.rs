@@ -55,7 +55,7 @@ impl<'s> Session<'s> {
     /// Opens the TPM; where nobody manages it, tidies up behind a predecessor that was killed.
     pub(super) fn open(shared: &'s Shared) -> Result<Self, TpmError> {
         let tcti = &shared.settings.tcti;
-        reach::probe(tcti)?;
+        reach::look(tcti)?;
         let esys = Esys::open(tcti).map_err(|fault| reach::explain(tcti, fault))?;
         let mut session = Self { esys, shared, salted: None, refused: Vec::new() };
         if !reach::is_managed(tcti) {
@@ -94,6 +94,14 @@ impl<'s> Session<'s> {
         if is_missing { TpmError::AuthMissing { hierarchy } } else { TpmError::AuthWrong { hierarchy } }
     }
 
+    /// Adds to an error what the TPM can tell of it.
+    pub(super) fn detail(&mut self, error: TpmError) -> TpmError {
+        match error {
+            TpmError::LockedOut(None) => TpmError::LockedOut(self.lock().ok().flatten().flatten()),
+            error => error,
+        }
+    }
+
     /// Removes an object before the verb's end, to make room.
     pub(super) fn flush(&mut self, object: Object) -> Result<(), TpmError> {
         self.esys.flush(object).map_err(|fault| explain("to flush an object", fault))
@@ -107,7 +115,7 @@ impl<'s> Session<'s> {
     }
 
     fn start_salted(&mut self) -> Result<Authorization, TpmError> {
-        const DOING: &str = "a salted session";
+        const DOING: &str = "to start a salted session";
         self.hold_to_lockout()?;
         let made = self.esys.create_primary(Hierarchy::Null, &template::salt(), Authorization::EMPTY);
         let (salt, _) = made.map_err(|fault| explain(DOING, fault))?;
@@ -119,20 +127,26 @@ impl<'s> Session<'s> {
 
     /// A locked TPM is asked for nothing that needs a password: a refusal might lock it for longer.
     fn hold_to_lockout(&mut self) -> Result<(), TpmError> {
-        let properties = self.esys.properties(PERMANENT, 0x12).map_err(|fault| explain("its properties", fault))?;
+        let lock = self.lock().map_err(|fault| explain("to tell whether it is locked", fault))?;
+        lock.map_or(Ok(()), |left| Err(TpmError::LockedOut(left)))
+    }
+
+    /// If the TPM is locked: for how long at most, where it says so.
+    fn lock(&mut self) -> Result<Option<Option<Duration>>, Fault> {
+        let properties = self.esys.properties(PERMANENT, 0x12)?;
         let value = |wanted| properties.iter().find_map(|(tag, value)| (*tag == wanted).then_some(*value));
         if value(PERMANENT).unwrap_or(0) & IN_LOCKOUT == 0 {
-            return Ok(());
+            return Ok(None);
         }
         let over = value(LOCKOUT_COUNTER).zip(value(MAX_AUTH_FAIL)).map(|(failed, most)| failed.saturating_sub(most) + 1);
         let left = over.zip(value(LOCKOUT_INTERVAL)).map(|(over, interval)| u64::from(over) * u64::from(interval));
-        Err(TpmError::LockedOut(left.map(Duration::from_secs)))
+        Ok(Some(left.map(Duration::from_secs)))
     }
 
     /// Flushes what a process that was killed has left: nobody else does it on a TPM without a resource manager.
     fn tidy(&mut self) -> Result<(), TpmError> {
         for first in VOLATILE {
-            let left = self.esys.handles(first).map_err(|fault| explain("its list of handles", fault))?;
+            let left = self.esys.handles(first).map_err(|fault| explain("to list its handles", fault))?;
             for handle in left.into_iter().filter(|handle| handle >> 24 == first >> 24 || first == VOLATILE[0]) {
                 // It may be gone already, or somebody else's after all.
                 let _ = self.esys.flush_foreign(handle);
@@ -156,10 +170,10 @@ impl Hierarchy {
 pub(super) fn explain(doing: &'static str, fault: Fault) -> TpmError {
     let code = fault.code();
     if fault.tcti().is_some() {
-        return TpmError::Broken(format!("during {doing}, tpm2-tss's code {code:#x}"));
+        return TpmError::Broken(format!("it was asked {doing} (code {code:#x} of tpm2-tss)"));
     }
     if fault.is_garbled() {
-        return TpmError::Garbled(format!("{doing}, tpm2-tss's code {code:#x}"));
+        return TpmError::Garbled(format!("it was asked {doing}; code {code:#x} of tpm2-tss"));
     }
     match fault.tpm() {
         Some((0x100, About::Command)) => TpmError::NotStarted,

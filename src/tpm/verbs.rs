@@ -1,10 +1,10 @@
 //! The verbs, each a straight walk through the TPM's commands.
 
-use super::esys::{Authorization, Duplicate, Object};
+use super::esys::{Authorization, Duplicate, Hierarchy, Object};
 use super::fault::{About, Fault};
 use super::keys::Located;
 use super::session::{Session, explain};
-use super::{HubKey, Identification, Keys, Memory, Name, Placed, PublicArea, Signature, StorageKey, TpmError};
+use super::{HubKey, Identification, Keys, Memory, Name, Placed, PublicArea, Signature, StorageKey, TpmError, template};
 use crate::protocol::AuthenticationKey;
 use crate::secret::Secret;
 
@@ -70,7 +70,17 @@ impl Session<'_> {
 
     pub(super) fn identify(&mut self) -> Result<Identification, TpmError> {
         let keys = self.attend(None)?;
-        Ok(Identification { keys, certificate: None, template_from_nv: false, vendor: String::new() })
+        let template = self.manufacturers_template()?;
+        let template_from_nv = template.is_some();
+        let certificate = self.certificate()?;
+        let vendor = self.vendor()?;
+        let mut found = Identification { keys, certificate, template_from_nv, vendor, certified_key: None };
+        if found.certificate.is_some() && !found.is_certified() {
+            let template = template.unwrap_or_else(|| template::endorsement(&[]));
+            let other = self.derive(Hierarchy::Endorsement, &template, "to make the endorsement key of the certificate")?;
+            found.certified_key = Some(other.public).filter(|key| found.certifies(key));
+        }
+        Ok(found)
     }
 
     /// Activates, imports and loads a key of the service's: its public area, its private one under our storage key, and the key.
@@ -92,7 +102,7 @@ impl Session<'_> {
         storage: &Located,
         key: &AuthenticationKey,
     ) -> Result<Secret<Vec<u8>>, TpmError> {
-        let policy = self.esys.start_policy().map_err(|fault| explain("a policy session", fault))?;
+        let policy = self.esys.start_policy().map_err(|fault| explain("to start a policy session", fault))?;
         let inner = self.open_credential((endorsement, policy), storage, key);
         if inner.is_err() {
             // It has not ended by being used. What went wrong is told already.
@@ -107,10 +117,9 @@ impl Session<'_> {
         storage: &Located,
         key: &AuthenticationKey,
     ) -> Result<Secret<Vec<u8>>, TpmError> {
-        use super::esys::Hierarchy::Endorsement;
-        let authorization = self.authorize(Endorsement)?;
+        let authorization = self.authorize(Hierarchy::Endorsement)?;
         let shown = self.esys.policy_secret(policy, authorization);
-        shown.map_err(|fault| self.refusal(Endorsement, "the policy of the endorsement key", fault))?;
+        shown.map_err(|fault| self.refusal(Hierarchy::Endorsement, "to let us use the endorsement key", fault))?;
         let opened = self.esys.activate(storage.object, (endorsement.object, policy), &key.credential, &key.secret);
         opened.map_err(|fault| rejected_credential(storage, fault))
     }
@@ -130,11 +139,14 @@ impl Session<'_> {
     }
 
     fn hmac(&mut self, key: Object, text: &str) -> Result<Signature, TpmError> {
-        const DOING: &str = "HMAC-SHA256";
+        const DOING: &str = "to sign with HMAC-SHA256";
         if text.len() > LONGEST {
             return Err(TpmError::TooLong(text.len()));
         }
-        let digest = self.esys.hmac(key, text.as_bytes()).map_err(|fault| explain(DOING, fault))?;
+        let digest = match self.esys.hmac(key, text.as_bytes()) {
+            Err(fault) if fault.is_wrong_auth() => return Err(TpmError::Lost("it has a password of its own".to_owned())),
+            done => done.map_err(|fault| explain(DOING, fault))?,
+        };
         digest.try_into().map_err(|_| TpmError::Garbled("an HMAC of another length".to_owned()))
     }
 
@@ -155,7 +167,7 @@ fn rejected_credential(storage: &Located, fault: Fault) -> TpmError {
     match fault.tpm() {
         Some((_, About::Parameter(2))) => TpmError::Rejected(EK.to_owned()),
         Some((_, About::Parameter(_))) => TpmError::Rejected(SRK.to_owned()),
-        _ if fault == Fault::UNUSABLE => TpmError::Rejected("its credential is too long".to_owned()),
+        _ if fault == Fault::UNFIT => TpmError::Rejected("its credential is longer than any".to_owned()),
         _ => with_password(storage, "to activate the credential", fault),
     }
 }
@@ -167,7 +179,7 @@ fn rejected_import(storage: &Located, fault: Fault) -> TpmError {
         Some((_, About::Parameter(2))) => "its public area does not fit the key",
         Some((_, About::Parameter(4))) => "it was wrapped for another storage key",
         Some((_, About::Parameter(_))) => "its wrapping is damaged, or was made for another storage key",
-        _ if fault == Fault::UNUSABLE => "it is of a kind that no TPM key has",
+        _ if fault == Fault::UNFIT => "it is of a kind that no TPM key has",
         _ => return with_password(storage, "to import the key", fault),
     };
     TpmError::Rejected(cause.to_owned())

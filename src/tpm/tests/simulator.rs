@@ -1,5 +1,6 @@
 //! A TPM in software for one test: swtpm, with the commands that it was sent.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -60,8 +61,13 @@ impl Simulator {
     }
 
     pub(super) fn settings(&self) -> TpmSettings {
+        TpmSettings { tcti: self.tcti(), ..Self::nowhere() }
+    }
+
+    /// The default settings, for no TPM at all.
+    pub(super) fn nowhere() -> TpmSettings {
         TpmSettings {
-            tcti: self.tcti(),
+            tcti: String::new(),
             owner_auth: None,
             endorsement_auth: None,
             ek_handle: EK,
@@ -73,6 +79,11 @@ impl Simulator {
 
     pub(super) fn tpm(&self) -> Tpm {
         Tpm::new(self.settings(), Auths::default())
+    }
+
+    /// With these passwords of owner and endorsement hierarchy.
+    pub(super) fn tpm_with(&self, owner: &str, endorsement: &str) -> Tpm {
+        Tpm::new(self.settings(), Auths { owner: password(owner), endorsement: password(endorsement) })
     }
 
     /// Runs a program of tpm2-tools on it, in its directory; the words are parted by spaces.
@@ -95,7 +106,13 @@ impl Simulator {
         (done, parse(&self.log()[before..]))
     }
 
-    fn log(&self) -> String {
+    /// Sends commands as they are over one connection, which then ends without a word; the answers.
+    pub(super) fn raw(&self, commands: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        commands.iter().map(|command| exchange(&mut stream, command)).collect()
+    }
+
+    pub(super) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.join("log")).unwrap()
     }
 
@@ -118,6 +135,22 @@ impl Drop for Simulator {
         self.power_off();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// One command, as its head and what follows it.
+pub(super) fn command(tag: u16, code: u32, rest: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(10 + rest.len()).unwrap();
+    [&tag.to_be_bytes()[..], &length.to_be_bytes(), &code.to_be_bytes(), rest].concat()
+}
+
+fn exchange(stream: &mut TcpStream, command: &[u8]) -> Vec<u8> {
+    stream.write_all(command).unwrap();
+    let mut answer = vec![0; 10];
+    stream.read_exact(&mut answer).unwrap();
+    let length = u32::from_be_bytes(answer[2..6].try_into().unwrap());
+    answer.resize(length as usize, 0);
+    stream.read_exact(&mut answer[10..]).unwrap();
+    answer
 }
 
 /// The log has each command as ` SWTPM_IO_Read: length 22` and then its bytes, sixteen a line; the code is bytes 6 to 9.
