@@ -30,7 +30,7 @@ impl Mute {
 
     fn tpm(&self, patience: Duration) -> Tpm {
         let shared = Arc::new(Shared::new(self.settings.clone(), Auths::default()));
-        Tpm { shared, gate: Gate::with_patience(patience) }
+        Tpm { has_identity_handle: false, shared, gate: Gate::with_patience(patience) }
     }
 }
 
@@ -44,7 +44,7 @@ fn a_tpm_that_does_not_answer_is_given_up() {
     run(async {
         assert_eq!(tpm.attend(None).await, Err(TpmError::Silent(SHORT)));
         assert_eq!(tpm.attend(None).await, Err(TpmError::Silent(SHORT)), "the first is still at work");
-        tpm.quiesce();
+        quiesce();
         mute.release.send(()).unwrap();
     });
 }
@@ -78,7 +78,7 @@ fn a_verb_that_nobody_waits_for_ends_before_the_next() {
         }
         let release = mute.release.clone();
         std::thread::spawn(move || release.send(()).unwrap());
-        tpm.quiesce();
+        quiesce();
     });
 }
 
