@@ -24,6 +24,9 @@ const REFUSED_CREDENTIAL: &str = "the key or certificate may not be the enrolled
      filter of the DPS instance may exclude this address (DPS does not say which); or something on the way has taken the client \
      certificate off";
 
+const UNCHALLENGED: &str = "compare the endorsement key of the enrollment with the one that `dps-agent identity` prints; an IP filter of \
+     the DPS instance may exclude this address (DPS does not say which)";
+
 impl Findings<'_> {
     pub(super) async fn service(&mut self, config: &Config, local: &Local, way: &Way) {
         let tried = format!("ask {} for this device", config.dps.host);
@@ -177,10 +180,14 @@ fn known(tried: String, body: &[u8], record: Option<&Record>) -> Check {
     }
 }
 
-/// Why there is no challenge, most often because nobody has enrolled the device.
-fn not_challenged(tried: String, answer: &Answer) -> Check {
+/// Why there is no challenge: most often nobody has enrolled this device, or another endorsement key.
+pub(super) fn not_challenged(tried: String, answer: &Answer) -> Check {
     let check = refused(tried, answer);
-    if answer.status == 404 { check.cure("enroll it: `dps-agent identity` prints what DPS has to know") } else { check }
+    match answer.status {
+        404 => check.cure("enroll it: `dps-agent identity` prints what DPS has to know"),
+        401 | 403 => check.cure(UNCHALLENGED),
+        _ => check,
+    }
 }
 
 fn refused(tried: String, answer: &Answer) -> Check {

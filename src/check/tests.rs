@@ -242,6 +242,21 @@ fn a_challenge_that_the_tpm_cannot_answer_is_blamed_on_the_enrollment() {
 }
 
 #[test]
+fn a_tpm_that_is_not_challenged_is_enrolled_otherwise_or_not_at_all() {
+    let told = |status| {
+        let answer = crate::protocol::Answer { status, ..Default::default() };
+        service::not_challenged(String::new(), &answer)
+    };
+    let cure = "enroll it: `dps-agent identity` prints what DPS has to know";
+    assert_eq!(said(&told(404)), (Outcome::Failed(Blame::Refused), "the service answered 404", cure));
+    let check = told(401);
+    assert_eq!((check.outcome, check.found.as_str()), (Outcome::Failed(Blame::Unauthorized), "the service answered 401"));
+    let cure = check.cure.unwrap();
+    assert!(cure.starts_with("compare the endorsement key of the enrollment with the one that `dps-agent identity` prints; "));
+    assert_eq!(told(503).cure.as_deref(), Some("try again later"));
+}
+
+#[test]
 fn the_manual_explains_every_error_of_a_tpm() {
     let source = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/tpm/error.rs"));
     let manual = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tpm.md"));
