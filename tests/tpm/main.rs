@@ -1,0 +1,8 @@
+//! The agent with a TPM: software TPMs, and machines in the middle that count, delay, cut, alter and lose what passes.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod cutter;
+mod relay;
+mod swtpm;
+mod tls_relay;
+mod wire;
