@@ -68,6 +68,11 @@ impl Fault {
         self == Self::UNUSABLE || (!MANAGERS.contains(&layer) && layer != TPM && layer != TCTI)
     }
 
+    /// TPM_RC_FAILURE.
+    pub(super) fn is_failure(self) -> bool {
+        self.tpm() == Some((0x101, About::Command))
+    }
+
     /// Nothing is at the first handle.
     pub(super) fn is_no_such_handle(self) -> bool {
         self.tpm() == Some((0x8b, About::Handle(1)))

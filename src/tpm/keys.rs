@@ -10,18 +10,18 @@ use crate::config::EkUnique;
 pub(super) struct Located {
     pub(super) object: Object,
     pub(super) public: PublicArea,
-    /// Where it is kept; `None` if it is transient and has to be flushed.
+    /// Where it is kept, if it is.
     pub(super) handle: Option<u32>,
+    /// Whether `object` takes up room that is to be given back.
+    pub(super) is_transient: bool,
 }
 
 /// One of the two keys: what it has to look like, and where it belongs.
 struct Wanted<'k> {
     what: &'static str,
     /// What the TPM is asked, for messages.
-    making: &'static str,
     keeping: &'static str,
     handle: u32,
-    hierarchy: Hierarchy,
     is_ours: fn(&PublicArea) -> bool,
     /// The key as it was the last time.
     known: Option<&'k PublicArea>,
@@ -41,54 +41,46 @@ impl Session<'_> {
     pub(super) fn endorsement_key(&mut self, known: Option<&PublicArea>) -> Result<Located, TpmError> {
         let wanted = Wanted {
             what: "the endorsement key",
-            making: "to make the endorsement key",
             keeping: "to keep the endorsement key",
             handle: self.shared.settings.ek_handle,
-            hierarchy: Hierarchy::Endorsement,
             is_ours: PublicArea::is_endorsement_key,
             known,
             setting: "ek_handle",
         };
-        self.locate(&wanted, |session| session.endorsement_template())
+        self.locate(&wanted, Self::derive_endorsement_key)
     }
 
     /// The storage key: at its handle, or made and kept there.
     pub(super) fn storage_key(&mut self, known: Option<&PublicArea>) -> Result<Located, TpmError> {
         let wanted = Wanted {
             what: "the storage key",
-            making: "to make the storage key",
             keeping: "to keep the storage key",
             handle: self.shared.settings.srk_handle,
-            hierarchy: Hierarchy::Owner,
             is_ours: PublicArea::is_storage_key,
             known,
             setting: "srk_handle",
         };
-        let template = storage_template(known);
-        self.locate(&wanted, |_| Ok(template))
+        self.locate(&wanted, |session| session.derive_storage_key(known))
     }
 
     /// Exactly this endorsement key.
     pub(super) fn same_endorsement_key(&mut self, public: &PublicArea) -> Result<Located, TpmError> {
-        const DOING: &str = "to make the endorsement key again";
         let handle = self.shared.settings.ek_handle;
         if let Some(object) = self.named(handle, public)? {
-            return Ok(Located { object, public: public.clone(), handle: Some(handle) });
+            return Ok(Located { object, public: public.clone(), handle: Some(handle), is_transient: false });
         }
-        let template = self.endorsement_template()?;
-        let made = self.derive(Hierarchy::Endorsement, &template, DOING)?;
+        let made = self.derive_endorsement_key()?;
         if made.public == *public { Ok(made) } else { Err(TpmError::Changed) }
     }
 
     /// Exactly this storage key: at its handle, or derived again as a transient object. Another seed gives another key: then the TPM
     /// was cleared.
     pub(super) fn same_storage_key(&mut self, key: &StorageKey) -> Result<Located, TpmError> {
-        const DOING: &str = "to make the storage key again";
         let handle = key.handle.unwrap_or(self.shared.settings.srk_handle);
         if let Some(object) = self.named(handle, &key.public)? {
-            return Ok(Located { object, public: key.public.clone(), handle: Some(handle) });
+            return Ok(Located { object, public: key.public.clone(), handle: Some(handle), is_transient: false });
         }
-        let made = self.derive(Hierarchy::Owner, &storage_template(Some(&key.public)), DOING)?;
+        let made = self.derive_storage_key(Some(&key.public))?;
         if made.public == key.public { Ok(made) } else { Err(TpmError::Lost(CLEARED.to_owned())) }
     }
 
@@ -101,7 +93,7 @@ impl Session<'_> {
     ) -> Result<Located, TpmError> {
         let authorization = self.authorize(hierarchy)?;
         match self.esys.create_primary(hierarchy, template, authorization) {
-            Ok((object, public)) => Ok(Located { object, public, handle: None }),
+            Ok((object, public)) => Ok(Located { object, public, handle: None, is_transient: true }),
             Err(fault) => Err(self.refusal(hierarchy, doing, fault)),
         }
     }
@@ -124,25 +116,44 @@ impl Session<'_> {
         self.esys.find(handle).map_err(|fault| explain("to look at a handle", fault))
     }
 
-    /// The template of the endorsement key, with what the manufacturer has left in NV for it.
-    pub(super) fn endorsement_template(&mut self) -> Result<PublicArea, TpmError> {
-        Ok(match self.shared.settings.ek_unique {
+    fn derive_endorsement_key(&mut self) -> Result<Located, TpmError> {
+        let template = match self.shared.settings.ek_unique {
             EkUnique::Empty => template::endorsement_empty(),
             EkUnique::Tcg => self.manufacturers_template()?.unwrap_or_else(|| template::endorsement(&[])),
-        })
+        };
+        self.derive(Hierarchy::Endorsement, &template, "to make the endorsement key")
+    }
+
+    /// Makes the storage key, if possible the one that is known: with 256 zero bytes in its template as we do, or with none as other
+    /// programs do. Where neither gives that, the TPM was cleared, and there is nothing to lose.
+    fn derive_storage_key(&mut self, known: Option<&PublicArea>) -> Result<Located, TpmError> {
+        const DOING: &str = "to make the storage key";
+        let Some(known) = known.filter(|known| known.is_storage_key()) else {
+            return self.derive(Hierarchy::Owner, &template::storage(), DOING);
+        };
+        let made = self.derive(Hierarchy::Owner, &template::like(known), DOING)?;
+        if made.public == *known {
+            return Ok(made);
+        }
+        self.flush(made.object)?;
+        let other = self.derive(Hierarchy::Owner, &template::like_without_unique(known), DOING)?;
+        if other.public == *known {
+            return Ok(other);
+        }
+        self.flush(other.object)?;
+        self.derive(Hierarchy::Owner, &template::storage(), DOING)
     }
 
     fn locate(
         &mut self,
         wanted: &Wanted<'_>,
-        template: impl FnOnce(&mut Self) -> Result<PublicArea, TpmError>,
+        make: impl FnOnce(&mut Self) -> Result<Located, TpmError>,
     ) -> Result<Located, TpmError> {
         let found = self.look(wanted)?;
         if let Found::Ours(object, public) = found {
-            return Ok(Located { object, public, handle: Some(wanted.handle) });
+            return Ok(Located { object, public, handle: Some(wanted.handle), is_transient: false });
         }
-        let template = template(self)?;
-        let mut made = self.derive(wanted.hierarchy, &template, wanted.making)?;
+        let mut made = make(self)?;
         if matches!(found, Found::Nothing) && self.keep(wanted, &made)? {
             made.handle = Some(wanted.handle);
         }
@@ -206,8 +217,4 @@ impl Wanted<'_> {
             self.handle
         );
     }
-}
-
-fn storage_template(known: Option<&PublicArea>) -> PublicArea {
-    known.filter(|known| known.is_storage_key()).map_or_else(template::storage, template::like)
 }

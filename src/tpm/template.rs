@@ -20,11 +20,19 @@ pub(super) fn storage() -> PublicArea {
     public::rsa(STORAGE_ATTRIBUTES, &[], &[0; 256])
 }
 
-/// What a storage or endorsement key was derived from, if its `unique` was 256 zero bytes.
+/// What an RSA-2048 key was made from, if its `unique` was 256 zero bytes.
 pub(super) fn like(key: &PublicArea) -> PublicArea {
-    let mut bytes = key.bytes().to_vec();
-    bytes.iter_mut().rev().take(256).for_each(|byte| *byte = 0);
-    PublicArea::new(bytes)
+    with_unique(key, &[&[0x01, 0x00][..], &[0; 256]].concat())
+}
+
+/// What it was made from if its `unique` was empty.
+pub(super) fn like_without_unique(key: &PublicArea) -> PublicArea {
+    with_unique(key, &[0, 0])
+}
+
+fn with_unique(key: &PublicArea, unique: &[u8]) -> PublicArea {
+    let end = key.bytes().len().saturating_sub(2 + 256);
+    PublicArea::new([&key.bytes()[..end], unique].concat())
 }
 
 /// A key of nobody's hierarchy, for the salt of a session. Every TPM has P-256, and makes such a key in no time.

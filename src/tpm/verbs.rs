@@ -91,7 +91,12 @@ impl Session<'_> {
         self.release(&endorsement)?;
         let public = PublicArea::new(key.public.clone());
         let duplicate = Duplicate { inner: &inner, public: &public, private: &key.duplicate, seed: &key.seed };
-        let private = self.esys.import(storage.object, &duplicate).map_err(|fault| rejected_import(&storage, fault))?;
+        let private = match self.esys.import(storage.object, &duplicate) {
+            Err(fault) if self.only_claims_failure(&storage, fault) => {
+                return Err(TpmError::Rejected(OTHER_STORAGE_KEY.to_owned()));
+            }
+            done => done.map_err(|fault| rejected_import(&storage, fault))?,
+        };
         let loaded = self.esys.load(storage.object, &public, &private).map_err(|fault| rejected_import(&storage, fault))?;
         Ok((public, private, loaded))
     }
@@ -121,7 +126,16 @@ impl Session<'_> {
         let shown = self.esys.policy_secret(policy, authorization);
         shown.map_err(|fault| self.refusal(Hierarchy::Endorsement, "to let us use the endorsement key", fault))?;
         let opened = self.esys.activate(storage.object, (endorsement.object, policy), &key.credential, &key.secret);
-        opened.map_err(|fault| rejected_credential(storage, fault))
+        match opened {
+            Err(fault) if self.only_claims_failure(storage, fault) => Err(TpmError::Rejected(OTHER_ENDORSEMENT_KEY.to_owned())),
+            opened => opened.map_err(|fault| rejected_credential(storage, fault)),
+        }
+    }
+
+    /// Some TPMs (libtpms 0.9) call it a failure where RSA decryption comes to nothing, and go on working. In failure mode proper a TPM
+    /// answers no such question.
+    fn only_claims_failure(&mut self, storage: &Located, fault: Fault) -> bool {
+        fault.is_failure() && self.esys.read_public(storage.object).is_ok()
     }
 
     /// Loads the hub key, or finds it where it is kept.
@@ -152,7 +166,7 @@ impl Session<'_> {
 
     /// Makes room where a key is there for this verb only.
     fn release(&mut self, key: &Located) -> Result<(), TpmError> {
-        if key.handle.is_none() { self.flush(key.object) } else { Ok(()) }
+        if key.is_transient { self.flush(key.object) } else { Ok(()) }
     }
 
     fn identity_handle(&self) -> Result<u32, TpmError> {
@@ -160,13 +174,15 @@ impl Session<'_> {
     }
 }
 
+const OTHER_ENDORSEMENT_KEY: &str = "its credential was made for another endorsement key; enroll this TPM's (dps-agent identity)";
+const OTHER_NAME: &str = "its credential was made for another storage key, or is damaged";
+const OTHER_STORAGE_KEY: &str = "it was wrapped for another storage key";
+
 /// TPM2_ActivateCredential: parameter 1 is the credential, 2 its seed.
 fn rejected_credential(storage: &Located, fault: Fault) -> TpmError {
-    const EK: &str = "its credential was made for another endorsement key; enroll this TPM's (dps-agent identity)";
-    const SRK: &str = "its credential was made for another storage key, or is damaged";
     match fault.tpm() {
-        Some((_, About::Parameter(2))) => TpmError::Rejected(EK.to_owned()),
-        Some((_, About::Parameter(_))) => TpmError::Rejected(SRK.to_owned()),
+        Some((_, About::Parameter(2))) => TpmError::Rejected(OTHER_ENDORSEMENT_KEY.to_owned()),
+        Some((_, About::Parameter(_))) => TpmError::Rejected(OTHER_NAME.to_owned()),
         _ if fault == Fault::UNFIT => TpmError::Rejected("its credential is longer than any".to_owned()),
         _ => with_password(storage, "to activate the credential", fault),
     }
@@ -177,7 +193,7 @@ fn rejected_import(storage: &Located, fault: Fault) -> TpmError {
     let cause = match fault.tpm() {
         Some((_, About::Parameter(1))) => "the key of its inner wrapping is none",
         Some((_, About::Parameter(2))) => "its public area does not fit the key",
-        Some((_, About::Parameter(4))) => "it was wrapped for another storage key",
+        Some((_, About::Parameter(4))) => OTHER_STORAGE_KEY,
         Some((_, About::Parameter(_))) => "its wrapping is damaged, or was made for another storage key",
         _ if fault == Fault::UNFIT => "it is of a kind that no TPM key has",
         _ => return with_password(storage, "to import the key", fault),

@@ -15,13 +15,20 @@ struct Mute {
 
 impl Mute {
     fn start(answer: &'static [u8]) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let tcti = format!("swtpm:host=127.0.0.1,port={}", listener.local_addr().unwrap().port());
+        let port = simulator::free_ports();
+        let [listener, control] = [port, port + 1].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+        let tcti = format!("swtpm:host=127.0.0.1,port={port}");
         let (release, released) = mpsc::channel();
+        std::thread::spawn(move || obey(&control));
         std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
             let mut command = [0; 1024];
-            assert_ne!(stream.read(&mut command).unwrap(), 0);
+            // libtss2 looks whether somebody is there before it comes to stay.
+            let mut stream = loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                if stream.read(&mut command).unwrap() > 0 {
+                    break stream;
+                }
+            };
             released.recv().unwrap();
             stream.write_all(answer).unwrap();
         });
@@ -31,6 +38,16 @@ impl Mute {
     fn tpm(&self, patience: Duration) -> Tpm {
         let shared = Arc::new(Shared::new(self.settings.clone(), Auths::default()));
         Tpm { has_identity_handle: false, shared, gate: Gate::with_patience(patience) }
+    }
+}
+
+/// A simulator's control port: whatever it is told, it is done.
+fn obey(control: &TcpListener) {
+    for stream in control.incoming() {
+        let mut stream = stream.unwrap();
+        std::thread::spawn(move || {
+            while stream.read(&mut [0; 64]).is_ok_and(|length| length > 0) && stream.write_all(&[0; 4]).is_ok() {}
+        });
     }
 }
 

@@ -1,5 +1,7 @@
 //! Hierarchies with passwords: right, wrong, missing, and a TPM that is locked.
 
+use std::time::Duration;
+
 use super::*;
 
 const SECRET: &str = "correct horse";
@@ -88,12 +90,29 @@ fn both_passwords_go_through_one_session() {
 #[test]
 fn a_locked_tpm_is_sent_no_password_and_says_for_how_long_it_is_locked() {
     let simulator = Simulator::start();
+    let keys = run(simulator.tpm().attend(None)).unwrap();
+    let blob = Blob::new(&keys, [1; 32]);
+    simulator.tool("tpm2_evictcontrol -Q -C o -c 0x81010001");
     simulator.tool("tpm2_dictionarylockout -s -n 1 -t 100 -l 100");
-    simulator.tool("tpm2_createprimary -Q -C o -c parent.ctx");
-    simulator.tool("tpm2_create -Q -C parent.ctx -i /dev/null -u key.pub -r key.priv -p right -G hmac -a userwithauth|sign|fixedtpm|fixedparent|sensitivedataorigin");
-    simulator.tool(&format!("tpm2_changeauth -c owner {}", hex(SECRET)));
-    let failed = std::process::Command::new("true").status();
-    assert!(failed.is_ok());
+    let attributes = "userwithauth|sign|fixedtpm|fixedparent|sensitivedataorigin";
+    simulator.tool(&format!("tpm2_create -Q -C {SRK:#x} -G hmac -c key.ctx -p right -a {attributes}"));
+    std::fs::write(simulator.directory().join("text"), "text").unwrap();
+    simulator.refuses("tpm2_hmac -c key.ctx -p wrong text");
+    // A key without protection against guesses, and a hierarchy without a password, work all the same.
+    let signed = run(simulator.tpm().answer(&keys, &blob.wrap(), "text".to_owned()));
+    assert_eq!(signed, Ok(blob.signature("text")));
+
+    simulator.tool(&format!("tpm2_changeauth -c endorsement {}", hex(SECRET)));
+    let left = Duration::from_secs(100);
+    let (locked, commands) = simulator.commands(|| run(simulator.tpm_with("", SECRET).attend(None)));
+    assert_eq!(locked, Err(TpmError::LockedOut(Some(left))));
+    assert!(!commands.contains(&0x131), "{commands:x?}");
+
+    // A key that is protected is refused by the TPM itself; what it says lacks the time.
+    let protected = Blob { attributes: 0x0004_0040, ..Blob::new(&keys, [1; 32]) };
+    simulator.tool(&format!("tpm2_changeauth -c endorsement -p {}", hex(SECRET)));
+    let refused = run(simulator.tpm().answer(&keys, &protected.wrap(), "text".to_owned()));
+    assert_eq!(refused, Err(TpmError::LockedOut(Some(left))));
 }
 
 fn hex(text: &str) -> String {

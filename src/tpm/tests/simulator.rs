@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -88,15 +88,20 @@ impl Simulator {
 
     /// Runs a program of tpm2-tools on it, in its directory; the words are parted by spaces.
     pub(super) fn tool(&self, line: &str) -> String {
-        let mut words = line.split(' ');
-        let output = Command::new(words.next().unwrap())
-            .args(words)
-            .env("TPM2TOOLS_TCTI", self.tcti())
-            .current_dir(&self.directory)
-            .output()
-            .unwrap();
+        let output = self.attempt(line);
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs one that has to fail.
+    pub(super) fn refuses(&self, line: &str) {
+        assert!(!self.attempt(line).status.success(), "{line}");
+    }
+
+    fn attempt(&self, line: &str) -> Output {
+        let mut words = line.split(' ');
+        let mut program = Command::new(words.next().unwrap());
+        program.args(words).env("TPM2TOOLS_TCTI", self.tcti()).current_dir(&self.directory).output().unwrap()
     }
 
     /// The codes of the commands that were sent while `work` was done.
@@ -168,7 +173,7 @@ fn parse(log: &str) -> Vec<u32> {
 }
 
 /// A free port whose successor is free too.
-fn free_ports() -> u16 {
+pub(super) fn free_ports() -> u16 {
     loop {
         let first = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = first.local_addr().unwrap().port();
