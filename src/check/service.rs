@@ -13,7 +13,7 @@ use crate::failure::with_causes;
 use crate::id::HostName;
 use crate::protocol::registration::Connection;
 use crate::protocol::{Answer, KeySlot, Reply, Request, Via, wire};
-use crate::record::Record;
+use crate::record::{Record, Store};
 use crate::tls;
 use crate::transcript::Transcript;
 use crate::transport::{Failure, Limits, Service};
@@ -80,6 +80,11 @@ impl Findings<'_> {
     async fn challenge(&mut self, mut service: Service<'_>, attestation: &Attestation, config: &Config) {
         let host = config.dps.host.as_str();
         let tried = format!("let {host} challenge the TPM of {}", attestation.registration_id());
+        // A new challenge may end the one that a registration is about to answer.
+        let lock = Store::new(&config.state_directory).try_lock();
+        if let Ok(None) = lock {
+            return self.add(Check::skipped(Id::Dps, tried, "another dps-agent is registering now, and this might disturb it"));
+        }
         let connection = Connection { via: Via::Https, slot: KeySlot::Primary, number: 1 };
         let answer = match service.exchange(&connection, &Request::Challenge, LIMITS).await {
             Ok(answer) => answer,

@@ -5,4 +5,5 @@ mod cutter;
 mod relay;
 mod swtpm;
 mod tls_relay;
+mod verbs;
 mod wire;
