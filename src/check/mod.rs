@@ -1,4 +1,5 @@
-//! Looks for what stands in the way of a registration, step by step, and changes nothing: neither on disk nor at DPS.
+//! Looks for what stands in the way of a registration, step by step, and changes nothing: neither on disk nor at DPS. Only a TPM is
+//! given its keys where it has none yet, as any other verb would.
 
 mod clock;
 mod network;
