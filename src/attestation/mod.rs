@@ -21,7 +21,7 @@ use crate::protocol::{AuthenticationKey, KeySlot};
 use crate::secret::{Secret, SecretFileError, read_secret_file};
 use crate::tls::TlsError;
 use crate::tpm::{HubKey, Keys, Memory, Name, Placed, TpmError};
-pub use enroll::enrollment;
+pub use enroll::{enrollment, examination};
 use symmetric_key::SymmetricKey;
 use tpm::Attended;
 pub use x509::Validity;

@@ -140,7 +140,7 @@ impl<'s> Session<'s> {
     }
 
     /// If the TPM is locked: for how long at most, where it says so.
-    fn lock(&mut self) -> Result<Option<Option<Duration>>, Fault> {
+    pub(super) fn lock(&mut self) -> Result<Option<Option<Duration>>, Fault> {
         let properties = self.esys.properties(PERMANENT, 0x12)?;
         let value = |wanted| properties.iter().find_map(|(tag, value)| (*tag == wanted).then_some(*value));
         if value(PERMANENT).unwrap_or(0) & IN_LOCKOUT == 0 {

@@ -7,4 +7,5 @@ mod gateway;
 mod relay;
 mod swtpm;
 mod tls_relay;
+mod verbs;
 mod wire;
