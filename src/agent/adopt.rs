@@ -134,6 +134,9 @@ impl Agent {
                 message: format!("{}; {OTHER_TPM}: enroll this one: {line}", failure.message),
                 ..failure
             },
+            None if refused && self.attestation.is_challenged() => {
+                Failure { message: format!("{}{UNKNOWN_TPM}", failure.message), ..failure }
+            }
             None => failure,
         }
     }
@@ -148,6 +151,9 @@ impl Agent {
 
 const OTHER_TPM: &str =
     "the TPM's endorsement key is not the one of the last registration (another board, or the firmware TPM was written anew)";
+
+const UNKNOWN_TPM: &str = "; or another endorsement key is enrolled under this registration ID, or none: `dps-agent identity` prints \
+     this TPM's, and [attestation] ek_unique = \"empty\" brings back the one that some of Microsoft's clients enrolled";
 
 /// The names of the hub keys that were made here, this one last.
 fn made(obtained: &Obtained, previous: Option<&Record>) -> Vec<Name> {
