@@ -16,9 +16,8 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(dps_agent::cli::run(std::env::args_os().collect()));
-    // A name lookup that nobody waits for any more must not hold up the exit. No thread is told to end, either: one that has used
-    // libtss2 would give OpenSSL's memory back while the end of the process does the same.
-    std::mem::forget(runtime);
+    // A name lookup that nobody waits for any more must not hold up the exit.
+    runtime.shutdown_background();
     ExitCode::from(code)
 }
 

@@ -67,6 +67,12 @@ pub enum TpmError {
         /// `owner` or `endorsement`.
         hierarchy: &'static str,
     },
+    /// The firmware, or an operator, has switched a hierarchy off until the next start.
+    #[error("the TPM's {hierarchy} hierarchy is switched off; switch it on in the firmware's settings, and restart the gateway")]
+    Disabled {
+        /// `owner` or `endorsement`.
+        hierarchy: &'static str,
+    },
     /// The password of a hierarchy cannot be one.
     #[error("the TPM cannot have a password of {0} bytes, 64 are the most; correct {1}_auth_file")]
     AuthTooLong(usize, &'static str),
@@ -112,7 +118,7 @@ pub enum TpmError {
     #[error("the TPM does not accept the key that DPS sent: {0}")]
     Rejected(String),
     /// The hub key cannot be loaded any more: the TPM was cleared, or this is another one.
-    #[error("the TPM does not load the hub key any more: {0}")]
+    #[error("the TPM does not load the hub key any more: {0}; `dps-agent provision --force` registers the device again")]
     Lost(String),
     /// The endorsement key is not the one that the verb was asked to use.
     #[error("the TPM's endorsement key is no longer the one that was read before; start again")]
@@ -156,6 +162,7 @@ impl TpmError {
             | Self::Broken(_)
             | Self::Garbled(_)
             | Self::LockedOut(_)
+            | Self::Disabled { .. }
             | Self::OutOfMemory(_)
             | Self::StorageFull
             | Self::Failed
@@ -201,7 +208,7 @@ mod tests {
         let device = "/dev/tpmrm0".to_owned();
         let forbidden = |group: &str| E::Forbidden { device: device.clone(), group: group.to_owned() };
         let (owner, text) = ("owner", String::new);
-        let table: [(TpmError, Blame, &str); 30] = [
+        let table: [(TpmError, Blame, &str); 31] = [
             (E::NotBuilt, Blame::Configuration, "was built without TPM support; install one that was built with"),
             (E::UnknownTcti("x".to_owned()), Blame::Configuration, "tcti \"x\" names no way to a TPM; write device:/dev/tpmrm0"),
             (E::NoLibrary { tcti: text(), package: "p".to_owned() }, Blame::Configuration, "is not installed: install p"),
@@ -263,6 +270,11 @@ mod tests {
                 "has no free memory for sessions; use device:/dev/tpmrm0, or end the program",
             ),
             (E::StorageFull, Blame::Tpm, "has no room to keep another object; free a handle that nobody needs"),
+            (
+                E::Disabled { hierarchy: owner },
+                Blame::Tpm,
+                "owner hierarchy is switched off; switch it on in the firmware's settings",
+            ),
             (E::Failed, Blame::Tpm, "is in failure mode: it has found a fault in itself; power-cycle the gateway"),
             (E::Untested, Blame::Tpm, "has not tested itself; run tpm2_selftest --fulltest"),
             (
@@ -276,7 +288,7 @@ mod tests {
                 Blame::Tpm,
                 "refuses to count: response code 0x9a2, which \"tpm2_rc_decode 0x9a2\"",
             ),
-            (E::Lost("it is gone".to_owned()), Blame::Tpm, "the TPM does not load the hub key any more: it is gone"),
+            (E::Lost("it is gone".to_owned()), Blame::Tpm, "the TPM does not load the hub key any more: it is gone; `dps-agent provision --force` registers the device again"),
             (E::Changed, Blame::Tpm, "endorsement key is no longer the one that was read before; start again"),
             (E::NothingFound(0x8100_0100), Blame::Tpm, "nothing is kept at identity_handle 0x81000100; provision this device"),
             (E::TooLong(1025), Blame::Tpm, "a TPM signs 1024 bytes at once, and the text has 1025; use shorter IDs"),

@@ -229,11 +229,6 @@ impl Esys {
         self.run(NO_SESSIONS, |context| context.flush_context(object.0))
     }
 
-    /// Removes a session from the TPM.
-    pub(super) fn end(&mut self, session: Authorization) -> Result<(), Fault> {
-        self.flush(Object(SessionHandle::from(session.0).into()))
-    }
-
     /// Removes what somebody else left in the TPM: a transient object or a session.
     pub(super) fn flush_foreign(&mut self, handle: u32) -> Result<(), Fault> {
         let handle = TpmHandle::try_from(handle)?;

@@ -9,7 +9,7 @@ pub(super) struct Fault(u32);
 pub(super) enum About {
     /// The command as a whole.
     Command,
-    /// A parameter, counted from 1.
+    /// A parameter, counted from 1; 0 where the TPM does not say which.
     Parameter(u32),
     /// A handle, counted from 1.
     Handle(u32),
@@ -53,7 +53,7 @@ impl Fault {
     pub(super) fn tpm(self) -> Option<(u32, About)> {
         let layer = self.0 >> 16;
         let code = self.0 & 0xffff;
-        let is_tpm = layer == TPM || (MANAGERS.contains(&layer) && code >= 0x100);
+        let is_tpm = layer == TPM || (MANAGERS.contains(&layer) && code >= 0x80);
         is_tpm.then_some(if code & 0x80 == 0 { (code, About::Command) } else { (code & 0xbf, place(code)) })
     }
 
@@ -93,7 +93,8 @@ fn place(code: u32) -> About {
     let number = code >> 8 & 0xf;
     match (code & 0x40 != 0, number) {
         (true, number) => About::Parameter(number),
-        (false, 0) => About::Command,
+        // Something in the parameters, such as TPM_RC_BINDING.
+        (false, 0) => About::Parameter(0),
         (false, number @ 1..8) => About::Handle(number),
         (false, number) => About::Session(number - 8),
     }
@@ -117,6 +118,7 @@ mod tests {
             (0x98e, 0x8e, About::Session(1)),
             (0x1df, 0x9f, About::Parameter(1)),
             (0x2c4, 0x84, About::Parameter(2)),
+            (0x0a5, 0xa5, About::Parameter(0)),
             (0x902, 0x902, About::Command),
             (0x101, 0x101, About::Command),
         ] {

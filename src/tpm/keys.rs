@@ -241,7 +241,7 @@ const CLEARED: &str = "the TPM was cleared, or it is another one: its storage ke
 impl Wanted<'_> {
     fn warn_of_foreign(&self, kind: &str) {
         tracing::warn!(
-            "{kind} sits at TPM handle {:#010x} where {} belongs; it is left alone, and {} is made anew for each use, which is slow: \
+            "{kind} sits at TPM handle {:#010x} where {} belongs; it is left alone, and {} is made anew at each start, which is slow: \
              set {} to a free handle",
             self.handle,
             self.what,
@@ -252,7 +252,7 @@ impl Wanted<'_> {
 
     fn warn_of_transience(&self, error: &TpmError) {
         tracing::warn!(
-            "{} cannot be kept at TPM handle {:#010x} and is made anew for each use, which is slow: {error}",
+            "{} cannot be kept at TPM handle {:#010x} and is made anew at each start, which is slow: {error}",
             self.what,
             self.handle
         );

@@ -1,6 +1,7 @@
 //! What the manufacturer has left in the TPM's NV memory: certificate, template and nonce of the endorsement key, and its name.
 
 use super::esys::{Hierarchy, NvIndex};
+use super::fault::Fault;
 use super::session::{Session, explain};
 use super::{PublicArea, TpmError, template};
 
@@ -78,10 +79,12 @@ impl Session<'_> {
         if !listed.contains(&handle) {
             return Ok(None);
         }
-        let Some(index) = self.esys.nv_index(handle).map_err(|fault| explain(DOING, fault))? else { return Ok(None) };
-        if index.attributes & WRITTEN == 0 {
-            return Ok(None);
-        }
+        let index = match self.esys.nv_index(handle) {
+            Ok(Some(index)) if index.attributes & WRITTEN != 0 => index,
+            // Gone, never written, or of a kind that nobody here knows.
+            Ok(_) | Err(Fault::UNUSABLE) => return Ok(None),
+            Err(fault) => return Err(explain(DOING, fault)),
+        };
         match self.read(index) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(

@@ -2,18 +2,19 @@
 
 use super::memory::PublicArea;
 
-const RSA: u16 = 0x0001;
+pub(super) const RSA: u16 = 0x0001;
 const KEYED_HASH: u16 = 0x0008;
-const SHA256: u16 = 0x000b;
+pub(super) const ECC: u16 = 0x0023;
+const SYMMETRIC: u16 = 0x0025;
+pub(super) const SHA256: u16 = 0x000b;
 const HMAC: u16 = 0x0005;
-const NULL: u16 = 0x0010;
 /// TPMA_OBJECT.
 const USER_WITH_AUTH: u32 = 1 << 6;
 const SIGN: u32 = 1 << 18;
 /// AES, 128 bits, CFB; no scheme; 2048 bits.
-const RSA_2048_STORAGE: [u8; 10] = [0x00, 0x06, 0x00, 0x80, 0x00, 0x43, 0x00, 0x10, 0x08, 0x00];
+pub(super) const RSA_2048_STORAGE: [u8; 10] = [0x00, 0x06, 0x00, 0x80, 0x00, 0x43, 0x00, 0x10, 0x08, 0x00];
 /// The exponent 65537, as the default and in full.
-const EXPONENTS: [[u8; 4]; 2] = [[0; 4], [0, 1, 0, 1]];
+pub(super) const EXPONENTS: [[u8; 4]; 2] = [[0; 4], [0, 1, 0, 1]];
 
 /// The policy of the TCG's endorsement keys: PolicySecret of the endorsement hierarchy (TCG EK Credential Profile, policy A).
 pub(super) const ENDORSEMENT_POLICY: [u8; 32] = [
@@ -74,8 +75,8 @@ impl PublicArea {
         match self.fields().map(|fields| fields.kind) {
             Some(RSA) => "an RSA key",
             Some(KEYED_HASH) => "an HMAC key or sealed data",
-            Some(0x0023) => "an ECC key",
-            Some(0x0025) => "a symmetric key",
+            Some(ECC) => "an ECC key",
+            Some(SYMMETRIC) => "a symmetric key",
             _ => "an object of unknown type",
         }
     }
@@ -99,30 +100,6 @@ impl<'a> Fields<'a> {
         let is_whole = modulus.len() == 256 && EXPONENTS.contains(exponent);
         ((self.kind, self.digest) == (RSA, SHA256) && is_whole).then_some(modulus)
     }
-}
-
-/// The public area of an RSA-2048 decryption key that is yet to be made.
-pub(super) fn rsa(attributes: u32, policy: &[u8], unique: &[u8]) -> PublicArea {
-    PublicArea::new([&head(RSA, attributes, policy), &RSA_2048_STORAGE[..], &EXPONENTS[0], &sized(unique)].concat())
-}
-
-/// The public area of a storage key on P-256 that is yet to be made.
-pub(super) fn ecc_storage() -> PublicArea {
-    const P256: u16 = 0x0003;
-    let [scheme, curve, kdf] = [NULL, P256, NULL].map(u16::to_be_bytes);
-    let coordinates = [0; 4];
-    PublicArea::new(
-        [&head(0x0023, STORAGE_ATTRIBUTES, &[]), &RSA_2048_STORAGE[..6], &scheme, &curve, &kdf, &coordinates].concat(),
-    )
-}
-
-fn head(kind: u16, attributes: u32, policy: &[u8]) -> Vec<u8> {
-    [&kind.to_be_bytes()[..], &SHA256.to_be_bytes(), &attributes.to_be_bytes(), &sized(policy)].concat()
-}
-
-fn sized(bytes: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-    [&length.to_be_bytes(), bytes].concat()
 }
 
 #[cfg(test)]
@@ -156,7 +133,6 @@ mod tests {
         for number in 0..2 {
             assert!(published(|tpm| &tpm["registration_ids"][number]["ek_tpm2b_public_b64"]).is_endorsement_key());
         }
-        assert_eq!(kinds(&ecc_storage()), (false, false, false, "an ECC key"));
         assert_eq!(kinds(&PublicArea::new(vec![])), (false, false, false, "an object of unknown type"));
     }
 

@@ -1,6 +1,6 @@
 //! The verbs, each a straight walk through the TPM's commands.
 
-use super::esys::{Authorization, Duplicate, Hierarchy, Object};
+use super::esys::{Duplicate, Hierarchy, Object};
 use super::fault::{About, Fault};
 use super::keys::Located;
 use super::session::{Session, explain};
@@ -8,6 +8,8 @@ use super::{HubKey, Identification, Keys, Memory, Name, Placed, PublicArea, Sign
 use crate::protocol::AuthenticationKey;
 use crate::secret::Secret;
 
+/// TPM_RC_BINDING: public and private part are not of one key.
+const BINDING: u32 = 0xa5;
 /// What one command can sign, in bytes (TPM_PT_INPUT_BUFFER).
 const LONGEST: usize = 1024;
 
@@ -43,6 +45,8 @@ impl Session<'_> {
         let name = old.map(|old| self.esys.name(old)).transpose().map_err(|fault| explain(DOING, fault))?;
         match name {
             Some(name) if name == key.name() => return Ok(Placed::Already),
+            // It is kept elsewhere, cannot be moved, and nothing is to go in its favour.
+            _ if key.is_kept() => return Ok(Placed::Already),
             Some(name) if !ours.contains(&name) => return Ok(Placed::Foreign),
             Some(_) | None => {}
         }
@@ -97,7 +101,7 @@ impl Session<'_> {
             }
             done => done.map_err(|fault| rejected_import(&storage, fault))?,
         };
-        let loaded = self.esys.load(storage.object, &public, &private).map_err(|fault| rejected_import(&storage, fault))?;
+        let loaded = self.esys.load(storage.object, &public, &private).map_err(|fault| rejected_load(&storage, fault))?;
         Ok((public, private, loaded))
     }
 
@@ -108,20 +112,6 @@ impl Session<'_> {
         key: &AuthenticationKey,
     ) -> Result<Secret<Vec<u8>>, TpmError> {
         let policy = self.esys.start_policy().map_err(|fault| explain("to start a policy session", fault))?;
-        let inner = self.open_credential((endorsement, policy), storage, key);
-        if inner.is_err() {
-            // It has not ended by being used. What went wrong is told already.
-            let _ = self.esys.end(policy);
-        }
-        inner
-    }
-
-    fn open_credential(
-        &mut self,
-        (endorsement, policy): (&Located, Authorization),
-        storage: &Located,
-        key: &AuthenticationKey,
-    ) -> Result<Secret<Vec<u8>>, TpmError> {
         let authorization = self.authorize(Hierarchy::Endorsement)?;
         let shown = self.esys.policy_secret(policy, authorization);
         shown.map_err(|fault| self.refusal(Hierarchy::Endorsement, "to let us use the endorsement key", fault))?;
@@ -176,6 +166,7 @@ impl Session<'_> {
 
 const OTHER_ENDORSEMENT_KEY: &str = "its credential was made for another endorsement key; enroll this TPM's (dps-agent identity)";
 const OTHER_NAME: &str = "its credential was made for another storage key, or is damaged";
+const UNFIT_PUBLIC_AREA: &str = "its public area does not fit the key";
 const OTHER_STORAGE_KEY: &str = "it was wrapped for another storage key";
 
 /// TPM2_ActivateCredential: parameter 1 is the credential, 2 its seed.
@@ -192,7 +183,7 @@ fn rejected_credential(storage: &Located, fault: Fault) -> TpmError {
 fn rejected_import(storage: &Located, fault: Fault) -> TpmError {
     let cause = match fault.tpm() {
         Some((_, About::Parameter(1))) => "the key of its inner wrapping is none",
-        Some((_, About::Parameter(2))) => "its public area does not fit the key",
+        Some((BINDING, _) | (_, About::Parameter(2))) => UNFIT_PUBLIC_AREA,
         Some((_, About::Parameter(4))) => OTHER_STORAGE_KEY,
         Some((_, About::Parameter(_))) => "its wrapping is damaged, or was made for another storage key",
         _ if fault == Fault::UNFIT => "it is of a kind that no TPM key has",
@@ -201,7 +192,16 @@ fn rejected_import(storage: &Located, fault: Fault) -> TpmError {
     TpmError::Rejected(cause.to_owned())
 }
 
-/// TPM2_Load of what this TPM has wrapped itself.
+/// TPM2_Load of what was imported just now: parameter 1 is what the TPM itself has wrapped, 2 the public area.
+fn rejected_load(storage: &Located, fault: Fault) -> TpmError {
+    match fault.tpm() {
+        Some((_, About::Parameter(1))) => TpmError::Garbled("it does not load what it has just imported".to_owned()),
+        Some((_, About::Parameter(_))) => TpmError::Rejected(UNFIT_PUBLIC_AREA.to_owned()),
+        _ => with_password(storage, "to load the imported key", fault),
+    }
+}
+
+/// TPM2_Load of what this TPM has wrapped itself, long ago.
 fn lost(storage: &Located, fault: Fault) -> TpmError {
     match fault.tpm() {
         Some((_, About::Parameter(_))) => {

@@ -15,7 +15,14 @@ pub enum Cut {
 
 /// Shared by every relay that the process speaks through, so that their events have one order.
 #[derive(Clone, Default)]
-pub struct Cutter(Arc<Mutex<State>>);
+pub struct Cutter(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Held by the event that is going on.
+    turn: Mutex<()>,
+    state: Mutex<State>,
+}
 
 #[derive(Default)]
 struct State {
@@ -45,8 +52,10 @@ impl Cutter {
         self.state().dead
     }
 
-    /// One event, which `pass` makes happen. None if the process was killed at it or earlier: then what comes back is for nobody.
+    /// One event, which `pass` makes happen; the next one waits for its end, as an answer does that comes before the request is
+    /// known to be through. None if the process was killed at it or earlier: then what comes back is for nobody.
     pub fn around<T>(&self, event: &str, pass: impl FnOnce() -> T) -> Option<T> {
+        let _turn = self.0.turn.lock().unwrap();
         let number = self.state().begin(event)?;
         let outcome = pass();
         self.state().end(number)?;
@@ -54,7 +63,7 @@ impl Cutter {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.0.state.lock().unwrap()
     }
 }
 

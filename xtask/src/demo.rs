@@ -1,6 +1,6 @@
-//! `cargo xtask demo`: three gateways register with an emulated service, and each sends a message to its hub.
+//! `cargo xtask demo`: four gateways register with an emulated service, and each sends a message to its hub.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use crate::credentials::{self, Authority, Certificate};
 use crate::emulator::{Emulator, ID_SCOPE, Plan};
 use crate::hub::{self, Credential, Hub};
 use crate::machine::{self, Need};
+use crate::tpm::Tpm;
 use crate::workspace::{self, Profile, Programs, Scratch};
 use crate::{Done, say};
 
@@ -35,13 +36,13 @@ pub struct AgentConfig<'a> {
 /// # Errors
 /// If anything does not go as a visitor should see it.
 pub fn run() -> Done {
-    machine::prepare(&[Need::Compiler, Need::Openssl])?;
+    machine::prepare(&[Need::Compiler, Need::Libtss2, Need::Openssl, Need::Swtpm, Need::TpmTools])?;
     let programs = workspace::build(Profile::Dev)?;
     let began = Instant::now();
     let scratch = Scratch::new("demo")?;
     show(&programs, scratch.path())?;
     say::heading(&format!("Done in {:.1} s", began.elapsed().as_secs_f64()));
-    say::step("Three gateways knew an ID scope, a registration ID and their own credential; they learned their hub and used it.");
+    say::step("Four gateways knew an ID scope, a registration ID and their own credential; they learned their hub and used it.");
     say::step(&format!(
         "Keys, configurations, records and the emulator's transcript were in {}, which is",
         scratch.path().display()
@@ -54,13 +55,15 @@ fn show(programs: &Programs, directory: &Path) -> Done {
     say::heading("Starting the emulated Device Provisioning Service and IoT Hub");
     let authority = Authority::new(&directory.join("gateway-ca"))?;
     let gateways = gateways(&authority)?;
-    let emulator = Emulator::start(&programs.emulator, &plan(&gateways, &authority), directory)?;
+    let tpm = TpmGateway::new("gw-0004", programs, directory)?;
+    let plan = plan(&gateways, &authority).tpm(tpm.name, &tpm.endorsement_key()?, "");
+    let emulator = Emulator::start(&programs.emulator, &plan, directory)?;
     say::step(&format!("MQTT on localhost:{}, WebSocket and HTTPS on localhost:{}", emulator.mqtt_port, emulator.https_port));
     say::step(&format!("files       {}", directory.display()));
     for gateway in &gateways {
         register(gateway, programs, &emulator, directory)?;
     }
-    Ok(())
+    tpm.register(&emulator)
 }
 
 fn gateways(authority: &Authority) -> Done<Vec<Gateway>> {
@@ -96,30 +99,90 @@ fn register(gateway: &Gateway, programs: &Programs, emulator: &Emulator, directo
         verify: "on-change",
     };
     let file = config.write(&gateway.credential, &home)?;
-    say::step(&format!("running     dps-agent provision --json --config {}", file.display()));
-    let began = Instant::now();
-    let assignment = provision(&programs.agent, &file)?;
-    let text = |name: &str| assignment[name].as_str().unwrap_or("-").to_owned();
-    let (hub, device) = (text("assignedHub"), text("deviceId"));
-    say::step(&format!(
-        "assigned    hub {hub}, device {device} ({}), in {:.1} s",
-        text("substatus"),
-        began.elapsed().as_secs_f64()
-    ));
-    say::step(&format!("proof       {}", text("proof")));
+    let (hub, device) = assigned(&programs.agent, &file)?;
     let way = Hub { host: &hub, port: emulator.mqtt_port, roots };
     hub::send(&way, &device, &gateway.credential, MESSAGE)?;
-    if !emulator.recorded(gateway.name, "> hub publish")? {
+    arrived(gateway.name, "the same credential", emulator)
+}
+
+/// Registers, and says what came of it; hub and device.
+fn assigned(agent: &Path, config: &Path) -> Done<(String, String)> {
+    say::step(&format!("running     dps-agent provision --json --config {}", config.display()));
+    let began = Instant::now();
+    let assignment = answer(agent, &["provision", "--json", "--timeout", "30s"], config)?;
+    let text = |name: &str| assignment[name].as_str().unwrap_or("-").to_owned();
+    let (hub, device, seconds) = (text("assignedHub"), text("deviceId"), began.elapsed().as_secs_f64());
+    say::step(&format!("assigned    hub {hub}, device {device} ({}), in {seconds:.1} s", text("substatus")));
+    say::step(&format!("proof       {}", text("proof")));
+    Ok((hub, device))
+}
+
+fn arrived(device: &str, credential: &str, emulator: &Emulator) -> Done {
+    if !emulator.recorded(device, "> hub publish")? {
         return Err(format!("the hub acknowledged {device}'s message, but its transcript does not have it").into());
     }
-    say::step(&format!("message     {MESSAGE} sent with the same credential, arrived at the hub"));
+    say::step(&format!("message     {MESSAGE} sent with {credential}, arrived at the hub"));
     Ok(())
 }
 
+/// A gateway whose keys are in a TPM of its own.
+struct TpmGateway<'a> {
+    name: &'static str,
+    agent: &'a Path,
+    tpm: Tpm,
+    home: PathBuf,
+}
+
+impl<'a> TpmGateway<'a> {
+    fn new(name: &'static str, programs: &'a Programs, directory: &Path) -> Done<Self> {
+        let home = directory.join(name);
+        let gateway = Self { name, agent: &programs.agent, tpm: Tpm::start(&home.join("tpm"))?, home };
+        gateway.configure("")?;
+        Ok(gateway)
+    }
+
+    /// What an operator enrolls it by, as the agent tells it.
+    fn endorsement_key(&self) -> Done<String> {
+        let identity = answer(self.agent, &["identity", "--json"], &self.config())?;
+        Ok(identity["tpm"]["endorsementKey"].as_str().ok_or("no endorsement key")?.to_owned())
+    }
+
+    fn register(&self, emulator: &Emulator) -> Done {
+        say::heading(&format!("Gateway {}: TPM, over HTTPS", self.name));
+        let (mqtt, https) = (emulator.mqtt_port, emulator.https_port);
+        let roots = emulator.roots();
+        self.configure(&format!("ca_file = {roots:?}\nca_only = true\nmqtt_port = {mqtt}\nhttps_port = {https}\n"))?;
+        say::step(&format!("TPM         swtpm, at {}; enrolled by what dps-agent identity printed", self.tpm.tcti()));
+        let (hub, device) = assigned(self.agent, &self.config())?;
+        let token = answer(self.agent, &["token", "--json"], &self.config())?;
+        let token = token["token"].as_str().ok_or("no token")?;
+        hub::send_as(&Hub { host: &hub, port: mqtt, roots }, &device, token, None, MESSAGE)?;
+        arrived(self.name, "a token that the TPM signed", emulator)
+    }
+
+    fn configure(&self, service: &str) -> Done {
+        let ports: String = service.lines().filter(|line| line.contains("_port")).map(|line| format!("{line}\n")).collect();
+        let text = format!(
+            "[dps]\nhost = \"localhost\"\nid_scope = {ID_SCOPE:?}\n{service}\n\
+             [attestation]\nmethod = \"tpm\"\nregistration_id = {:?}\ntcti = {:?}\n\n[hub]\n{ports}\n\
+             [state]\ndirectory = {:?}\n[runtime]\ndirectory = {:?}\n",
+            self.name,
+            self.tpm.tcti(),
+            self.home.join("state"),
+            self.home.join("run")
+        );
+        Ok(std::fs::write(self.config(), text)?)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.home.join("config.toml")
+    }
+}
+
 /// Runs the agent once and reads what it prints.
-fn provision(agent: &Path, config: &Path) -> Done<Value> {
+fn answer(agent: &Path, arguments: &[&str], config: &Path) -> Done<Value> {
     let mut command = Command::new(agent);
-    command.args(["provision", "--json", "--timeout", "30s", "--config"]).arg(config).env("NO_PROXY", "localhost");
+    command.args(arguments).arg("--config").arg(config).env("NO_PROXY", "localhost").env("TSS2_LOG", "all+NONE");
     let output = command.output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {

@@ -38,6 +38,15 @@ impl Plan {
         self
     }
 
+    /// Enrolls one device by its TPM's endorsement key, a TPM2B_PUBLIC as base64 text.
+    pub fn tpm(mut self, registration_id: &str, endorsement_key: &str, settings: &str) -> Self {
+        let _infallible = writeln!(
+            self.devices,
+            "[[enrollment]]\nregistration_id = {registration_id:?}\nendorsement_key = {endorsement_key:?}\n{settings}\n"
+        );
+        self
+    }
+
     /// Enrolls every device whose certificate `authority` (a PEM file) issued.
     pub fn x509_group(mut self, name: &str, authority: &Path, settings: &str) -> Self {
         let _infallible = writeln!(self.devices, "[[group]]\nname = {name:?}\ncertificate_file = {authority:?}\n{settings}\n");

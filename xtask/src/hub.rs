@@ -44,18 +44,20 @@ pub struct Hub<'a> {
 /// # Errors
 /// If the hub lets it not in, or does not acknowledge within ten seconds.
 pub fn send(hub: &Hub<'_>, device: &str, credential: &Credential, message: &str) -> Done {
+    match credential {
+        Credential::SymmetricKey(key) => send_as(hub, device, &token(hub.host, device, key)?, None, message),
+        Credential::X509(certificate) => send_as(hub, device, "", Some(certificate), message),
+    }
+}
+
+/// The same with a token that something else has signed; or, with an empty one, with a certificate.
+///
+/// # Errors
+/// As `send`.
+pub fn send_as(hub: &Hub<'_>, device: &str, token: &str, certificate: Option<&Certificate>, message: &str) -> Done {
     let mut connect = Connect::new(device);
-    let user = format!("{}/{device}/?api-version=2021-04-12", hub.host);
-    let mut session = match credential {
-        Credential::SymmetricKey(key) => {
-            connect.set_login(user, token(hub.host, device, key)?);
-            Session::open(hub, None)?
-        }
-        Credential::X509(certificate) => {
-            connect.set_login(user, "");
-            Session::open(hub, Some(certificate))?
-        }
-    };
+    connect.set_login(format!("{}/{device}/?api-version=2021-04-12", hub.host), token);
+    let mut session = Session::open(hub, certificate)?;
     session.write(Packet::Connect(connect))?;
     let answer = session.read()?;
     if !matches!(&answer, Packet::ConnAck(answer) if answer.code == ConnectReturnCode::Success) {
@@ -111,7 +113,7 @@ impl Session {
 /// A hub token for the next five minutes (hub connection: `sr`, `sig`, `se`).
 fn token(hub: &str, device: &str, key: &str) -> Done<String> {
     let resource = encoded(&format!("{hub}/devices/{device}"));
-    let expiry = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 300;
+    let expiry = in_five_minutes()?;
     let key = STANDARD.decode(key).map_err(|error| format!("the key is no base64: {error}"))?;
     let mut mac = Hmac::<Sha256>::new_from_slice(&key)?;
     mac.update(format!("{resource}\n{expiry}").as_bytes());
@@ -119,8 +121,16 @@ fn token(hub: &str, device: &str, key: &str) -> Done<String> {
     Ok(format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}"))
 }
 
+/// Seconds since 1970.
+///
+/// # Errors
+/// If the clock stands before that.
+pub fn in_five_minutes() -> Done<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 300)
+}
+
 /// Percent-encodes what is not unreserved in RFC 3986.
-fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {
@@ -131,7 +141,11 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
-fn tls(roots: &Path, certificate: Option<&Certificate>) -> Done<ClientConfig> {
+/// Trust in these roots, and no others.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn tls(roots: &Path, certificate: Option<&Certificate>) -> Done<ClientConfig> {
     let mut store = RootCertStore::empty();
     for root in CertificateDer::pem_file_iter(roots)? {
         store.add(root?)?;

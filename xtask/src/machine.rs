@@ -10,10 +10,16 @@ use crate::{Done, say};
 pub enum Need {
     Compiler,
     Iproute,
+    /// The TPM software stack as a library to build with.
+    Libtss2,
     Node,
     Openssl,
     Python,
     Strace,
+    /// A software TPM.
+    Swtpm,
+    /// Programs that talk to a TPM.
+    TpmTools,
     Unshare,
     Valgrind,
 }
@@ -24,10 +30,16 @@ impl Need {
         match self {
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
+            Self::Libtss2 => ("libtss2-dev pkg-config", "lets the agent speak to a TPM"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
             Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
             Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
             Self::Strace => ("strace", "kills the agent at each write, in the tests of its record"),
+            Self::Swtpm => ("swtpm swtpm-tools libtss2-tcti-swtpm0", "is the TPM of each test"),
+            Self::TpmTools => (
+                "tpm2-tools libtss2-tcti-device0 libtss2-tcti-mssim0",
+                "looks into these TPMs and judges what the emulator makes for them",
+            ),
             Self::Unshare => ("util-linux", "gives the SDKs, which know only ports 8883 and 443, a loopback of their own"),
             Self::Valgrind => ("valgrind", "counts instructions"),
         }
@@ -37,10 +49,13 @@ impl Need {
         match self {
             Self::Compiler => on_path("cc").is_some(),
             Self::Iproute => on_path("ip").is_some(),
+            Self::Libtss2 => succeeds("pkg-config", &["--exists", "tss2-sys", "tss2-esys", "tss2-mu", "tss2-tctildr"]),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),
             Self::Openssl => on_path("openssl").is_some(),
             Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),
             Self::Strace => on_path("strace").is_some(),
+            Self::Swtpm => on_path("swtpm").is_some() && on_path("swtpm_setup").is_some(),
+            Self::TpmTools => on_path("tpm2_activatecredential").is_some(),
             Self::Unshare => on_path("unshare").is_some() && on_path("taskset").is_some(),
             Self::Valgrind => on_path("valgrind").is_some(),
         }

@@ -15,6 +15,7 @@ mod machine;
 mod mutations;
 mod say;
 mod test;
+mod tpm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -25,13 +26,13 @@ pub type Done<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
-  demo                     register three gateways with an emulated service, and send a message as each of them
+  demo                     register four gateways with an emulated service, and send a message as each of them
   test                     everything: cargo test, then the SDK clients against the emulator
-  judges [NAME…]           only the SDK clients; NAME picks the cases whose names contain it
+  judges [NAME…]           only the SDK clients and tpm2-tools; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
-                           parts: speed round-trips instructions size
+                           parts: speed round-trips instructions tpm size
 ";
 
 fn main() -> ExitCode {

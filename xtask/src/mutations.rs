@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 
+use crate::machine::{self, Need};
 use crate::workspace::{self, Scratch};
 use crate::{Done, say};
 
@@ -25,6 +26,7 @@ struct Mutation {
 /// If a mutation cannot be made, or something else than a cell fails.
 pub fn run(words: &[String]) -> Done<ExitCode> {
     let wanted = |mutation: &&Mutation| words.is_empty() || words.iter().any(|word| mutation.name.contains(word.as_str()));
+    machine::prepare(&[Need::Compiler, Need::Libtss2])?;
     let chosen: Vec<&Mutation> = MUTATIONS.iter().filter(wanted).collect();
     let matrix = matrix()?;
     let copy = Copy::new(&matrix)?;
@@ -146,8 +148,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "tokens that have expired",
         file: "src/transport/mod.rs",
-        right: "clock.now() + TOKEN_LIFE",
-        wrong: "clock.now() - TOKEN_LIFE",
+        right: "key, clock.now() + TOKEN_LIFE",
+        wrong: "key, clock.now() - TOKEN_LIFE",
         cells: &["symmetric-key/mqtt/assigned-at-once", "group-key/https/assigned-at-once"],
     },
     Mutation {
@@ -255,15 +257,15 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "the second key is not tried",
         file: "src/protocol/registration.rs",
-        right: "self.policy.second_key && self.keys_refused == 0",
+        right: "(self.policy.second_key || self.policy.challenged) && self.keys_refused == 0",
         wrong: "false",
         cells: &["symmetric-key/mqtt/second-key-is-right"],
     },
     Mutation {
         name: "the hub gets the first key always",
-        file: "src/agent.rs",
-        right: "registered.slot, limits)",
-        wrong: "KeySlot::Primary, limits)",
+        file: "src/agent/mod.rs",
+        right: "Key::Enrolled(self.registered.slot)",
+        wrong: "Key::Enrolled(crate::protocol::KeySlot::Primary)",
         cells: &["symmetric-key/https/second-key-is-right"],
     },
     Mutation {
@@ -302,8 +304,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "an untrusted certificate is tried again",
         file: "src/protocol/retry.rs",
-        right: "Self::Untrusted { .. } | Self::Credential(_) => Verdict::Stop",
-        wrong: "Self::Untrusted { .. } | Self::Credential(_) => Verdict::Again",
+        right: "Self::Untrusted { .. } | Self::Credential(_) | Self::Tpm(_) => Verdict::Stop",
+        wrong: "Self::Untrusted { .. } | Self::Credential(_) | Self::Tpm(_) => Verdict::Again",
         cells: &["symmetric-key/mqtt/unknown-server-ca"],
     },
     Mutation {
@@ -315,14 +317,14 @@ const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "the hub is not tried",
-        file: "src/agent.rs",
-        right: "(Verify::OnChange, _) => self.prove_until_accepted(registered, end).await",
-        wrong: "(Verify::OnChange, _) => Ok((registered, Standing::Proven))",
+        file: "src/agent/prove.rs",
+        right: "(Verify::OnChange, _) => self.prove_until_accepted(obtained, previous, end).await",
+        wrong: "(Verify::OnChange, _) => Ok((obtained, Standing::Proven))",
         cells: &["symmetric-key/mqtt/assigned-at-once", "x509-rsa/https/hub-unreachable"],
     },
     Mutation {
         name: "a refusal of the hub is taken for its absence",
-        file: "src/agent.rs",
+        file: "src/agent/prove.rs",
         right: "Attempt::Refused(answer) => Verdict::Refused(wire::refusal(&answer, None))",
         wrong: "Attempt::Refused(_) => Verdict::Adopt(Standing::Unproven)",
         cells: &["symmetric-key/mqtt/hub-refuses-at-first", "symmetric-key/https/hub-refuses-for-ever"],
@@ -343,16 +345,16 @@ const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "the transport that worked is forgotten",
-        file: "src/agent.rs",
+        file: "src/agent/register.rs",
         right: "routes.sort_by_key(|via| *via != worked);",
         wrong: "routes.sort_by_key(|via| *via == worked);",
         cells: &["symmetric-key/auto/only-https-gets-out"],
     },
     Mutation {
         name: "the record is not written",
-        file: "src/agent.rs",
-        right: "self.store.write(&record)?;",
-        wrong: "",
+        file: "src/agent/adopt.rs",
+        right: "proof, previous);\n        self.store.write(&record)?;",
+        wrong: "proof, previous);",
         cells: &["symmetric-key/mqtt/second-run-asks-nobody"],
     },
     Mutation {
@@ -386,8 +388,8 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a token is logged",
         file: "src/transport/mod.rs",
-        right: "    Ok(token)\n}",
-        wrong: "    tracing::trace!(\"{}\", token.as_ref().map_or(\"\", |token| token.expose()));\n    Ok(token)\n}",
+        right: "    Ok(attestation.token(audience, key, clock.now() + TOKEN_LIFE).await?)\n}",
+        wrong: "    let token = attestation.token(audience, key, clock.now() + TOKEN_LIFE).await?;\n    tracing::trace!(\"{}\", token.as_ref().map_or(\"\", |token| token.expose()));\n    Ok(token)\n}",
         cells: &["symmetric-key/mqtt/assigned-at-once"],
     },
 ];

@@ -7,26 +7,40 @@ use crate::judges::{self, Totals};
 use crate::machine::{self, Need};
 use crate::{Done, say, workspace};
 
-/// Runs `cargo test` and the SDK judges, and adds up what passed and failed.
+/// Runs `cargo test`, the agent's own tests without TPM support, and the judges, and adds up what passed and failed.
 pub fn run() -> Done<ExitCode> {
-    machine::prepare(&[Need::Compiler, Need::Iproute, Need::Node, Need::Openssl, Need::Python, Need::Strace, Need::Unshare])?;
-    let tests = cargo_test()?;
+    machine::prepare(&[
+        Need::Compiler,
+        Need::Iproute,
+        Need::Libtss2,
+        Need::Node,
+        Need::Openssl,
+        Need::Python,
+        Need::Strace,
+        Need::Swtpm,
+        Need::TpmTools,
+        Need::Unshare,
+    ])?;
+    let tests = cargo_test(&["--workspace"])?;
+    let without_tpm = cargo_test(&["--package", "dps-agent", "--lib", "--no-default-features"])?;
     let judges = judges::judge(&[]).unwrap_or_else(|error| {
         say::trouble(&error.to_string());
         Totals { passed: 0, failed: 1 }
     });
     say::heading("Totals");
     say::step(&format!("cargo test   {} passed, {} failed", tests.passed, tests.failed));
-    say::step(&format!("SDK clients  {} passed, {} failed", judges.passed, judges.failed));
-    let failed = tests.failed + judges.failed;
-    println!("\n{} passed, {failed} failed", tests.passed + judges.passed);
+    say::step(&format!("without TPM  {} passed, {} failed", without_tpm.passed, without_tpm.failed));
+    say::step(&format!("judges       {} passed, {} failed", judges.passed, judges.failed));
+    let all = [tests, without_tpm, judges];
+    let failed: usize = all.iter().map(|totals| totals.failed).sum();
+    println!("\n{} passed, {failed} failed", all.iter().map(|totals| totals.passed).sum::<usize>());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn cargo_test() -> Done<Totals> {
-    say::heading("cargo test --workspace");
+fn cargo_test(what: &[&str]) -> Done<Totals> {
+    say::heading(&format!("cargo test {}", what.join(" ")));
     let mut command = workspace::cargo();
-    let mut child = command.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped()).spawn()?;
+    let mut child = command.args(["test", "--no-fail-fast"]).args(what).stdout(Stdio::piped()).spawn()?;
     let mut totals = Totals::default();
     for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
         let line = line?;

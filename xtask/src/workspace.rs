@@ -9,6 +9,8 @@ use crate::{Done, say};
 #[derive(Debug, Clone)]
 pub struct Programs {
     pub agent: PathBuf,
+    /// The agent of those who have no TPM and no libtss2; the same as `agent` in the development profile.
+    pub without_tpm: PathBuf,
     pub emulator: PathBuf,
 }
 
@@ -33,13 +35,28 @@ pub fn build(profile: Profile) -> Done<Programs> {
         Profile::Dev => "Building agent and emulator",
         Profile::Release => "Building agent and emulator for release (takes minutes the first time)",
     });
-    Ok(Programs { agent: binary("dps-agent", profile)?, emulator: binary("dps-emulator", profile)? })
+    let agent = binary("dps-agent", profile)?;
+    let without_tpm = match profile {
+        Profile::Dev => agent.clone(),
+        Profile::Release => without_tpm()?,
+    };
+    Ok(Programs { agent, without_tpm, emulator: binary("dps-emulator", profile)? })
 }
 
 /// Builds one program and returns the path that Cargo reports for it.
 pub fn binary(package: &str, profile: Profile) -> Done<PathBuf> {
+    built(package, profile, &[])
+}
+
+/// Beside the other, so that neither is built anew after the other.
+fn without_tpm() -> Done<PathBuf> {
+    let directory = root().join("target/without-tpm").display().to_string();
+    built("dps-agent", Profile::Release, &["--no-default-features", "--target-dir", &directory])
+}
+
+fn built(package: &str, profile: Profile, more: &[&str]) -> Done<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--package", package, "--bin", package, "--message-format=json-render-diagnostics"]);
+    build.args(["build", "--package", package, "--bin", package, "--message-format=json-render-diagnostics"]).args(more);
     if profile == Profile::Release {
         build.arg("--release");
     }

@@ -51,7 +51,7 @@ impl Actor {
 
     fn tpm(&self, patience: Duration) -> Tpm {
         let shared = Arc::new(Shared::new(self.settings.clone(), Auths::default()));
-        Tpm { shared, gate: Gate::with_patience(patience) }
+        Tpm { has_identity_handle: true, shared, gate: Gate::with_patience(patience) }
     }
 }
 
@@ -80,7 +80,6 @@ fn a_tpm_that_does_not_answer_is_given_up() {
     run(async {
         assert_eq!(tpm.attend(None).await, Err(TpmError::Silent(SHORT)));
         assert_eq!(tpm.attend(None).await, Err(TpmError::Silent(SHORT)), "the first is still at work");
-        tpm.quiesce();
         actor.release.send(()).unwrap();
     });
 }
@@ -114,7 +113,7 @@ fn a_verb_goes_on_to_its_end_where_nobody_waits_for_it() {
         }
         assert_eq!(actor.answered.load(Ordering::SeqCst), 0);
         actor.release.send(()).unwrap();
-        tpm.quiesce();
+        quiesce();
         assert_eq!(actor.answered.load(Ordering::SeqCst), 3);
     });
 }

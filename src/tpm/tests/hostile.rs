@@ -228,6 +228,8 @@ fn keys_for_others_are_told_apart() {
     assert_eq!(rejected(&for_other_srk.wrap()), "its credential was made for another storage key, or is damaged");
     let wrapped_for_other_srk = Blob { parent: other.storage_key.public, ..good() };
     assert_eq!(rejected(&wrapped_for_other_srk.wrap()), "it was wrapped for another storage key");
+    let with_other_public_area = Blob { public_secret: [2; 32], ..good() };
+    assert_eq!(rejected(&with_other_public_area.wrap()), "its public area does not fit the key");
     type Spoil = fn(&mut AuthenticationKey);
     let spoils: [(Spoil, &str); 7] = [
         (|blob| blob.credential[10] ^= 1, "its credential was made for another storage key, or is damaged"),
@@ -255,4 +257,26 @@ fn a_text_that_is_too_long_is_not_sent() {
     let longest = "a".repeat(1024);
     assert_eq!(run(tpm.sign(&keys.storage_key, &hub_key, longest.clone())), Ok(blob.signature(&longest)));
     assert_eq!(run(tpm.sign(&keys.storage_key, &hub_key, longest + "a")), Err(TpmError::TooLong(1025)));
+}
+
+#[test]
+fn a_tpm_without_room_to_keep_keys_serves_with_transient_ones() {
+    let simulator = Simulator::start();
+    simulator.tool("tpm2_createprimary -Q -C o -G ecc -c ecc.ctx");
+    // It always has room for seven.
+    for handle in 0x8100_0010..0x8100_0017_u32 {
+        simulator.tool(&format!("tpm2_evictcontrol -Q -C o -c ecc.ctx {handle:#x}"));
+        simulator.tool("tpm2_flushcontext -t");
+    }
+    let mut index = 0x0180_0000..;
+    for size in [2048, 256, 16] {
+        while simulator.tries(&format!("tpm2_nvdefine {:#x} -C o -s {size}", index.next().unwrap())) {}
+    }
+    let tpm = simulator.tpm();
+    let keys = run(tpm.attend(None)).unwrap();
+    assert_eq!(keys.storage_key.handle, None);
+    let blob = Blob::new(&keys, [1; 32]);
+    let hub_key = run(tpm.import(&keys, &blob.wrap())).unwrap();
+    assert_eq!(run(tpm.sign(&keys.storage_key, &hub_key, "text".to_owned())), Ok(blob.signature("text")));
+    assert_eq!(run(tpm.place(&keys.storage_key, &hub_key, &[])), Err(TpmError::StorageFull));
 }

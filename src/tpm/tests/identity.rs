@@ -26,6 +26,9 @@ fn a_hub_key_is_placed_replaced_and_used_at_its_handle() {
     });
     assert_eq!(commands[2..], [0x173, 0x155]);
 
+    let moved = Tpm::new(TpmSettings { identity_handle: Some(0x8100_0101), ..simulator.settings() }, Auths::default());
+    assert_eq!(run(moved.place(&keys.storage_key, &kept, &[first.name()])), Ok(Placed::Already), "it stays where it is");
+
     let (_, second, blob) = signer(&simulator, [2; 32]);
     assert_eq!(run(tpm.place(&keys.storage_key, &second, &[])), Ok(Placed::Foreign), "nobody says that the first is ours");
     assert_eq!(run(tpm.found()).unwrap().name(), first.name());
@@ -55,7 +58,7 @@ fn without_a_handle_nothing_is_placed_or_found() {
     let simulator = Simulator::start();
     let (keys, hub_key, _) = signer(&simulator, [1; 32]);
     let tpm = Tpm::new(TpmSettings { identity_handle: None, ..simulator.settings() }, Auths::default());
-    assert_eq!(run(tpm.place(&keys.storage_key, &hub_key, &[])), Err(TpmError::NoHandle));
+    assert_eq!(run(tpm.place(&keys.storage_key, &hub_key, &[])), Ok(Placed::Nowhere));
     assert_eq!(run(tpm.found()), Err(TpmError::NoHandle));
 }
 

@@ -97,7 +97,7 @@ fn a_locked_tpm_is_sent_no_password_and_says_for_how_long_it_is_locked() {
     let attributes = "userwithauth|sign|fixedtpm|fixedparent|sensitivedataorigin";
     simulator.tool(&format!("tpm2_create -Q -C {SRK:#x} -G hmac -c key.ctx -p right -a {attributes}"));
     std::fs::write(simulator.directory().join("text"), "text").unwrap();
-    simulator.refuses("tpm2_hmac -c key.ctx -p wrong text");
+    assert!(!simulator.tries("tpm2_hmac -c key.ctx -p wrong text"));
     // A key without protection against guesses, and a hierarchy without a password, work all the same.
     let signed = run(simulator.tpm().answer(&keys, &blob.wrap(), "text".to_owned()));
     assert_eq!(signed, Ok(blob.signature("text")));
@@ -113,6 +113,43 @@ fn a_locked_tpm_is_sent_no_password_and_says_for_how_long_it_is_locked() {
     simulator.tool(&format!("tpm2_changeauth -c endorsement -p {}", hex(SECRET)));
     let refused = run(simulator.tpm().answer(&keys, &protected.wrap(), "text".to_owned()));
     assert_eq!(refused, Err(TpmError::LockedOut(Some(left))));
+}
+
+#[test]
+fn a_storage_key_with_a_password_of_its_own_is_named_with_its_cure() {
+    let simulator = Simulator::start();
+    let attributes = "fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|decrypt";
+    simulator.tool(&format!("tpm2_createprimary -Q -C o -p secret -c srk.ctx -a {attributes}"));
+    simulator.tool("tpm2_evictcontrol -Q -C o -c srk.ctx 0x81000001");
+    let tpm = simulator.tpm();
+    let keys = run(tpm.attend(None)).unwrap();
+    let blob = Blob::new(&keys, [1; 32]).wrap();
+    assert_eq!(run(tpm.import(&keys, &blob)), Err(TpmError::StorageAuth(SRK)));
+    let elsewhere = Tpm::new(TpmSettings { srk_handle: 0x8100_0002, ..simulator.settings() }, Auths::default());
+    let keys = run(elsewhere.attend(None)).unwrap();
+    run(elsewhere.import(&keys, &Blob::new(&keys, [1; 32]).wrap())).unwrap();
+}
+
+#[test]
+fn a_kept_key_with_a_password_of_its_own_is_lost_for_us() {
+    let simulator = Simulator::start();
+    let tpm = simulator.tpm();
+    let keys = run(tpm.attend(None)).unwrap();
+    let attributes = "userwithauth|noda|sign|fixedtpm|fixedparent|sensitivedataorigin";
+    simulator.tool(&format!("tpm2_create -Q -C {SRK:#x} -G hmac:sha256 -c key.ctx -p secret -a {attributes}"));
+    simulator.tool("tpm2_evictcontrol -Q -C o -c key.ctx 0x81000100");
+    let kept = run(tpm.found()).unwrap();
+    let lost = run(tpm.sign(&keys.storage_key, &kept, "text".to_owned()));
+    assert_eq!(lost, Err(TpmError::Lost("it has a password of its own".to_owned())));
+}
+
+#[test]
+fn a_hierarchy_that_is_switched_off_is_named() {
+    for (hierarchy, switch) in [("owner", "shEnable"), ("endorsement", "ehEnable")] {
+        let simulator = Simulator::start();
+        simulator.tool(&format!("tpm2_hierarchycontrol -C p {switch} clear"));
+        assert_eq!(run(simulator.tpm().attend(None)), Err(TpmError::Disabled { hierarchy }));
+    }
 }
 
 fn hex(text: &str) -> String {

@@ -8,6 +8,7 @@ mod relay;
 mod report;
 mod round_trips;
 mod speed;
+mod tpm_commands;
 
 use std::path::Path;
 
@@ -20,7 +21,7 @@ use report::{Report, Table};
 /// The hidden command that measures, on a private loopback.
 pub const INSIDE: &str = "bench-inside";
 
-const PARTS: [&str; 4] = ["speed", "round-trips", "instructions", "size"];
+const PARTS: [&str; 5] = ["speed", "round-trips", "instructions", "tpm", "size"];
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -36,27 +37,33 @@ pub fn run(arguments: &[String]) -> Done<std::process::ExitCode> {
     machine::prepare(&[
         Need::Compiler,
         Need::Iproute,
+        Need::Libtss2,
         Need::Node,
         Need::Openssl,
         Need::Python,
         Need::Strace,
+        Need::Swtpm,
+        Need::TpmTools,
         Need::Unshare,
         Need::Valgrind,
     ])?;
     sdk::install()?;
     let programs = workspace::build(Profile::Release)?;
     let mut inside = vec![INSIDE.to_owned()];
-    inside.extend([&programs.agent, &programs.emulator].map(|program| program.to_string_lossy().into_owned()));
+    inside.extend(
+        [&programs.agent, &programs.without_tpm, &programs.emulator].map(|program| program.to_string_lossy().into_owned()),
+    );
     inside.extend_from_slice(arguments);
     let status = loopback::ourselves(&inside)?.status()?;
     Ok(if status.success() { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
 }
 
-/// The measurements themselves: the agent's and the emulator's path, then the arguments of `bench`.
+/// The measurements themselves: the paths of the agent, of the agent without TPM support and of the emulator, then the arguments
+/// of `bench`.
 pub fn run_inside(arguments: &[String]) -> Done {
-    let [agent, emulator, rest @ ..] = arguments else { return Err("an agent and an emulator, please".into()) };
+    let [agent, without_tpm, emulator, rest @ ..] = arguments else { return Err("two agents and an emulator, please".into()) };
     let wish = Wish::parse(rest)?;
-    let programs = Programs { agent: agent.into(), emulator: emulator.into() };
+    let programs = Programs { agent: agent.into(), without_tpm: without_tpm.into(), emulator: emulator.into() };
     let scratch = Scratch::new("bench")?;
     let mut report = Report::new(rest);
     for part in &wish.parts {
@@ -77,14 +84,18 @@ fn measure(part: &str, wish: &Wish, programs: &Programs, directory: &Path) -> Do
         "speed" => speed::measure(programs, wish.pairs, directory),
         "round-trips" => round_trips::measure(programs, directory),
         "instructions" => instructions::measure(programs, directory),
-        _ => size(&programs.agent),
+        "tpm" => tpm_commands::measure(programs, directory),
+        _ => size(programs),
     }
 }
 
-fn size(agent: &Path) -> Done<Table> {
-    let bytes = std::fs::metadata(agent)?.len();
-    let row = vec!["dps-agent, x86-64, without TPM".to_owned(), bytes.to_string(), "3145728".to_owned()];
-    Ok(Table { title: "Size of the stripped release binary", note: "", headings: &["binary", "bytes", "limit"], rows: vec![row] })
+fn size(programs: &Programs) -> Done<Table> {
+    let row = |name: &str, program: &Path, limit: u32| -> Done<Vec<String>> {
+        let bytes = std::fs::metadata(program)?.len();
+        Ok(vec![format!("dps-agent, x86-64, {name} TPM support"), bytes.to_string(), limit.to_string()])
+    };
+    let rows = vec![row("with", &programs.agent, 4_194_304)?, row("without", &programs.without_tpm, 3_145_728)?];
+    Ok(Table { title: "Size of the stripped release binary", note: "", headings: &["binary", "bytes", "limit"], rows })
 }
 
 impl Wish {

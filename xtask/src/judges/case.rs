@@ -31,7 +31,7 @@ enum Attempt {
 
 /// What a case needs before the emulator starts.
 #[derive(Debug)]
-pub struct Credentials {
+struct Credentials {
     enrolled_key: String,
     shown_key: String,
     authority: Authority,
@@ -75,8 +75,18 @@ impl Attempt {
 }
 
 impl Case {
-    pub fn name(&self) -> String {
-        self.columns().join("/")
+    /// Registers with an emulator of its own. The inner result says in words what happened.
+    ///
+    /// # Errors
+    /// If the SDK or the emulator cannot be run.
+    pub fn judge(&self, emulator: &Path, directory: &Path) -> Done<Result<String, String>> {
+        let credentials = self.credentials(directory)?;
+        let emulator = Emulator::start(emulator, &self.plan(&credentials), directory)?;
+        let verdict = self.run(&credentials, &emulator, directory)?;
+        if verdict.is_err() {
+            eprintln!("---- {}: the emulator's transcript\n{}----", self.columns().join("/"), emulator.whole_transcript()?);
+        }
+        Ok(verdict)
     }
 
     /// SDK, transport, attestation and what is special.
@@ -84,13 +94,8 @@ impl Case {
         [self.sdk.name(), self.transport, self.attempt.attestation(), self.attempt.name()].map(str::to_owned)
     }
 
-    /// Whether its name contains one of `names`, or there are none.
-    pub fn is_called(&self, names: &[String]) -> bool {
-        names.is_empty() || names.iter().any(|name| self.name().contains(name.as_str()))
-    }
-
     /// Makes keys and certificates under `directory`.
-    pub fn credentials(&self, directory: &Path) -> Done<Credentials> {
+    fn credentials(&self, directory: &Path) -> Done<Credentials> {
         let authority = Authority::new(&directory.join("gateway"))?;
         let days = if self.attempt == Attempt::ExpiredCertificate { -1 } else { 1 };
         let certificate = authority.issue(DEVICE, days)?;
@@ -100,7 +105,7 @@ impl Case {
     }
 
     /// The emulator that judges this case's client, on the SDKs' ports.
-    pub fn plan(&self, credentials: &Credentials) -> Plan {
+    fn plan(&self, credentials: &Credentials) -> Plan {
         let plan = Plan::on_ports(8883, 443);
         match self.attempt {
             Attempt::SymmetricKey | Attempt::WrongKey => plan.symmetric_key(DEVICE, &credentials.enrolled_key, ""),
@@ -110,7 +115,7 @@ impl Case {
     }
 
     /// Registers, and sends a message with what the registration gave. The inner result says in words what happened.
-    pub fn run(&self, credentials: &Credentials, emulator: &Emulator, directory: &Path) -> Done<Result<String, String>> {
+    fn run(&self, credentials: &Credentials, emulator: &Emulator, directory: &Path) -> Done<Result<String, String>> {
         let subject = self.subject(credentials, emulator);
         let registered = self.script(self.sdk, "register", &subject, emulator, directory)?;
         match self.attempt.refusal() {

@@ -1,21 +1,27 @@
-//! Clients that we did not write judge the emulator: Microsoft's Python and Node device SDKs must register with it unmodified, and
-//! must be refused where the service would refuse them.
+//! Clients that we did not write judge the emulator: Microsoft's Python and Node device SDKs must register with it unmodified, with a
+//! TPM too, and tpm2-tools must take in what it makes for a TPM; and they must be refused where the service would refuse them.
 
 mod case;
 pub mod sdk;
+pub mod tpm;
 
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use crate::emulator::Emulator;
 use crate::machine::{self, Need};
 use crate::workspace::{self, Profile, Scratch};
 use crate::{Done, loopback, say};
-use case::Case;
 
 /// The hidden command that runs one case on a private loopback.
 pub const INSIDE: &str = "judge-inside";
+
+/// One registration by one of them.
+#[derive(Debug, Clone, Copy)]
+enum Case {
+    Sdk(case::Case),
+    Tpm(tpm::Case),
+}
 
 /// How many cases passed and failed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,15 +42,24 @@ pub fn run(names: &[String]) -> Done<ExitCode> {
 /// # Errors
 /// If the cases cannot be run at all.
 pub fn judge(names: &[String]) -> Done<Totals> {
-    machine::prepare(&[Need::Compiler, Need::Iproute, Need::Node, Need::Openssl, Need::Python, Need::Unshare])?;
+    machine::prepare(&[
+        Need::Compiler,
+        Need::Iproute,
+        Need::Node,
+        Need::Openssl,
+        Need::Python,
+        Need::Swtpm,
+        Need::TpmTools,
+        Need::Unshare,
+    ])?;
     sdk::install()?;
     say::heading("Building the emulator");
     let emulator = workspace::binary("dps-emulator", Profile::Dev)?;
-    let cases: Vec<Case> = case::all().into_iter().filter(|case| case.is_called(names)).collect();
-    say::heading(&format!("{} cases with SDK clients, each on a private loopback", cases.len()));
+    let cases: Vec<Case> = Case::all().into_iter().filter(|case| case.is_called(names)).collect();
+    say::heading(&format!("{} cases, each on a private loopback", cases.len()));
     let rows = in_parallel(&cases, &emulator.to_string_lossy());
-    say::heading("SDK clients against the emulator");
-    say::table(&["result", "sdk", "transport", "attestation", "case", "time", "what happened"], &rows);
+    say::heading("SDK clients and TPM tools against the emulator");
+    say::table(&["result", "client", "transport", "attestation", "case", "time", "what happened"], &rows);
     let passed = rows.iter().filter(|row| row.first().is_some_and(|result| result == "pass")).count();
     Ok(Totals { passed, failed: rows.len() - passed })
 }
@@ -52,16 +67,38 @@ pub fn judge(names: &[String]) -> Done<Totals> {
 /// One case, already on its private loopback: prints what happened.
 pub fn run_inside(arguments: &[String]) -> Done<ExitCode> {
     let [emulator, name] = arguments else { return Err("an emulator and a case, please".into()) };
-    let case = case::all().into_iter().find(|case| case.name() == *name).ok_or_else(|| format!("no case {name:?}"))?;
+    let case = Case::all().into_iter().find(|case| case.name() == *name).ok_or_else(|| format!("no case {name:?}"))?;
     let scratch = Scratch::new("judge")?;
-    let certificates = case.credentials(scratch.path())?;
-    let emulator = Emulator::start(emulator.as_ref(), &case.plan(&certificates), scratch.path())?;
-    let verdict = case.run(&certificates, &emulator, scratch.path())?;
+    let verdict = match case {
+        Case::Sdk(case) => case.judge(emulator.as_ref(), scratch.path())?,
+        Case::Tpm(case) => case.judge(emulator.as_ref(), scratch.path())?,
+    };
     println!("{}", verdict.as_ref().unwrap_or_else(|failure| failure));
-    if verdict.is_err() {
-        eprintln!("---- {name}: the emulator's transcript\n{}----", emulator.whole_transcript()?);
-    }
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Case {
+    fn all() -> Vec<Self> {
+        let sdks = case::all().into_iter().map(Self::Sdk);
+        sdks.chain(tpm::all().into_iter().map(Self::Tpm)).collect()
+    }
+
+    /// Client, transport, attestation and what is special.
+    fn columns(&self) -> [String; 4] {
+        match self {
+            Self::Sdk(case) => case.columns(),
+            Self::Tpm(case) => case.columns(),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.columns().join("/")
+    }
+
+    /// Whether its name contains one of `names`, or there are none.
+    fn is_called(&self, names: &[String]) -> bool {
+        names.is_empty() || names.iter().any(|name| self.name().contains(name.as_str()))
+    }
 }
 
 fn in_parallel(cases: &[Case], emulator: &str) -> Vec<Vec<String>> {
