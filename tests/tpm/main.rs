@@ -2,8 +2,14 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod cutter;
-#[cfg(feature = "tpm")]
+mod flights;
 mod gateway;
+mod happy;
+mod hostile;
+mod hostile_blobs;
+mod hostile_gateway;
+mod hostile_objects;
+mod hostile_presence;
 mod relay;
 mod swtpm;
 mod tls_relay;
