@@ -21,6 +21,10 @@ impl Session {
         Err(TpmError::NotBuilt)
     }
 
+    pub(super) fn detail(&mut self, _: TpmError) -> TpmError {
+        match *self {}
+    }
+
     pub(super) fn attend(&mut self, _: Option<&Memory>) -> Result<Keys, TpmError> {
         match *self {}
     }
@@ -47,5 +51,29 @@ impl Session {
 
     pub(super) fn identify(&mut self) -> Result<Identification, TpmError> {
         match *self {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EkUnique;
+    use crate::tpm::Tpm;
+
+    #[test]
+    fn verbs_say_that_there_is_no_tpm_support() {
+        let settings = TpmSettings {
+            tcti: "device:/dev/tpmrm0".to_owned(),
+            owner_auth: None,
+            endorsement_auth: None,
+            ek_handle: 0x8101_0001,
+            srk_handle: 0x8100_0001,
+            identity_handle: None,
+            ek_unique: EkUnique::Tcg,
+        };
+        let tpm = Tpm::new(settings, Auths::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        assert_eq!(runtime.block_on(tpm.attend(None)), Err(TpmError::NotBuilt));
+        assert_eq!(runtime.block_on(tpm.found()), Err(TpmError::NotBuilt));
     }
 }

@@ -31,9 +31,7 @@ pub enum TpmError {
     #[error("no TPM at {0}; it may still be starting. If it stays away, enable it in the firmware, or correct tcti")]
     Absent(String),
     /// The device node does not let us in.
-    #[error(
-        "{device} is not open to this user; add the agent's user to the group {group} (SupplementaryGroups={group} in the unit)"
-    )]
+    #[error("{device} is not open to this user; {}", admission(.device, .group))]
     Forbidden {
         /// The device node.
         device: String,
@@ -69,6 +67,12 @@ pub enum TpmError {
         /// `owner` or `endorsement`.
         hierarchy: &'static str,
     },
+    /// The firmware, or an operator, has switched a hierarchy off until the next start.
+    #[error("the TPM's {hierarchy} hierarchy is switched off; switch it on in the firmware's settings, and restart the gateway")]
+    Disabled {
+        /// `owner` or `endorsement`.
+        hierarchy: &'static str,
+    },
     /// The password of a hierarchy cannot be one.
     #[error("the TPM cannot have a password of {0} bytes, 64 are the most; correct {1}_auth_file")]
     AuthTooLong(usize, &'static str),
@@ -100,10 +104,10 @@ pub enum TpmError {
     #[error("nobody has started the TPM since its reset; that is the firmware's or the kernel's work (tpm2_startup -c by hand)")]
     NotStarted,
     /// The TPM cannot do what is needed.
-    #[error("the TPM cannot do {0}; DPS needs a TPM 2.0 with RSA-2048 and HMAC-SHA256")]
+    #[error("the TPM does not know how {0}; DPS needs a TPM 2.0 with RSA-2048 and HMAC-SHA256")]
     Incapable(&'static str),
     /// Another answer than any of the above.
-    #[error("the TPM refused {doing} with response code {code:#x}; \"tpm2_rc_decode {code:#x}\" tells what that means")]
+    #[error("the TPM refuses {doing}: response code {code:#x}, which \"tpm2_rc_decode {code:#x}\" explains")]
     Refused {
         /// What was asked for.
         doing: &'static str,
@@ -158,6 +162,7 @@ impl TpmError {
             | Self::Broken(_)
             | Self::Garbled(_)
             | Self::LockedOut(_)
+            | Self::Disabled { .. }
             | Self::OutOfMemory(_)
             | Self::StorageFull
             | Self::Failed
@@ -179,6 +184,127 @@ impl TpmError {
     }
 }
 
+fn admission(device: &str, group: &str) -> String {
+    match group {
+        "root" | "0" => "give it to the group tss (Debian: install tpm-udev), and add the agent's user to that".to_owned(),
+        group => format!(
+            "add the agent's user to the group {group} (in the unit: SupplementaryGroups={group}, DeviceAllow={device} rw)"
+        ),
+    }
+}
+
 fn left(time: &Option<Duration>) -> String {
     time.map_or_else(String::new, |time| format!(" for at most {} s more", time.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every variant, what it says and whom it blames.
+    #[test]
+    fn each_error_has_a_cause_and_a_cure() {
+        use TpmError as E;
+        let device = "/dev/tpmrm0".to_owned();
+        let forbidden = |group: &str| E::Forbidden { device: device.clone(), group: group.to_owned() };
+        let (owner, text) = ("owner", String::new);
+        let table: [(TpmError, Blame, &str); 31] = [
+            (E::NotBuilt, Blame::Configuration, "was built without TPM support; install one that was built with"),
+            (E::UnknownTcti("x".to_owned()), Blame::Configuration, "tcti \"x\" names no way to a TPM; write device:/dev/tpmrm0"),
+            (E::NoLibrary { tcti: text(), package: "p".to_owned() }, Blame::Configuration, "is not installed: install p"),
+            (E::NoHandle, Blame::Configuration, "identity_handle is \"none\"; set it"),
+            (
+                forbidden("tss"),
+                Blame::Credential,
+                "/dev/tpmrm0 is not open to this user; add the agent's user to the group tss (in the unit: SupplementaryGroups=tss, DeviceAllow=/dev/tpmrm0 rw)",
+            ),
+            (
+                forbidden("root"),
+                Blame::Credential,
+                "is not open to this user; give it to the group tss (Debian: install tpm-udev)",
+            ),
+            (
+                E::AuthMissing { hierarchy: owner },
+                Blame::Credential,
+                "has a password; write it into the file that owner_auth_file names",
+            ),
+            (
+                E::AuthWrong { hierarchy: owner },
+                Blame::Credential,
+                "another password than owner_auth_file, or none; correct the file",
+            ),
+            (E::AuthTooLong(65, owner), Blame::Credential, "a password of 65 bytes, 64 are the most; correct owner_auth_file"),
+            (E::StorageAuth(0x8100_0001), Blame::Credential, "at 0x81000001 has a password of its own; set srk_handle to a free"),
+            (E::Rejected("it is bad".to_owned()), Blame::Peer, "the TPM does not accept the key that DPS sent: it is bad"),
+            (
+                E::Absent(device.clone()),
+                Blame::Tpm,
+                "no TPM at /dev/tpmrm0; it may still be starting. If it stays away, enable it in",
+            ),
+            (E::InUse(device.clone()), Blame::Tpm, "is in use by another program; use device:/dev/tpmrm0, which many can share"),
+            (E::Busy(0x922), Blame::Tpm, "the TPM is busy with itself (response code 0x922); try again in a minute"),
+            (
+                E::Silent(Duration::from_secs(180)),
+                Blame::Tpm,
+                "has not answered for 180 s; another program may hold it, or it needs",
+            ),
+            (
+                E::Broken("why".to_owned()),
+                Blame::Tpm,
+                "the connection to the TPM broke: why; try again, and look at the kernel's log",
+            ),
+            (E::Garbled("why".to_owned()), Blame::Tpm, "was altered on its way, or makes no sense (why); try again, and suspect"),
+            (
+                E::LockedOut(Some(Duration::from_secs(9))),
+                Blame::Tpm,
+                "too many wrong passwords for at most 9 s more; wait, or reset it",
+            ),
+            (
+                E::LockedOut(None),
+                Blame::Tpm,
+                "the TPM is locked after too many wrong passwords; wait, or reset it with tpm2_dictionarylockout",
+            ),
+            (
+                E::OutOfMemory("sessions"),
+                Blame::Tpm,
+                "has no free memory for sessions; use device:/dev/tpmrm0, or end the program",
+            ),
+            (E::StorageFull, Blame::Tpm, "has no room to keep another object; free a handle that nobody needs"),
+            (
+                E::Disabled { hierarchy: owner },
+                Blame::Tpm,
+                "owner hierarchy is switched off; switch it on in the firmware's settings",
+            ),
+            (E::Failed, Blame::Tpm, "is in failure mode: it has found a fault in itself; power-cycle the gateway"),
+            (E::Untested, Blame::Tpm, "has not tested itself; run tpm2_selftest --fulltest"),
+            (
+                E::NotStarted,
+                Blame::Tpm,
+                "nobody has started the TPM since its reset; that is the firmware's or the kernel's work",
+            ),
+            (E::Incapable("to count"), Blame::Tpm, "the TPM does not know how to count; DPS needs a TPM 2.0 with RSA-2048"),
+            (
+                E::Refused { doing: "to count", code: 0x9a2 },
+                Blame::Tpm,
+                "refuses to count: response code 0x9a2, which \"tpm2_rc_decode 0x9a2\"",
+            ),
+            (E::Lost("it is gone".to_owned()), Blame::Tpm, "the TPM does not load the hub key any more: it is gone"),
+            (E::Changed, Blame::Tpm, "endorsement key is no longer the one that was read before; start again"),
+            (E::NothingFound(0x8100_0100), Blame::Tpm, "nothing is kept at identity_handle 0x81000100; provision this device"),
+            (E::TooLong(1025), Blame::Tpm, "a TPM signs 1024 bytes at once, and the text has 1025; use shorter IDs"),
+        ];
+        for (error, blame, words) in table {
+            assert_eq!(error.blame(), blame, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(error.is_absent(), matches!(error, E::Absent(_)));
+        }
+        let unsuitable = E::Unsuitable { handle: 0x8100_0100, kind: "an ECC key" };
+        assert_eq!(
+            (unsuitable.blame(), unsuitable.to_string().as_str()),
+            (
+                Blame::Tpm,
+                "an ECC key is kept at identity_handle 0x81000100, not a key that signs with HMAC-SHA256; set another identity_handle"
+            )
+        );
+    }
 }

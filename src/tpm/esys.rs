@@ -16,6 +16,7 @@ use tss_esapi::structures::{
 };
 use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
 use tss_esapi::traits::{Marshall, UnMarshall};
+use tss_esapi::utils::TpmsContext;
 use tss_esapi::{Context, Error};
 
 use super::fault::Fault;
@@ -30,6 +31,10 @@ pub(super) struct Esys {
 /// Something in the TPM that this connection knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Object(ObjectHandle);
+
+/// A transient object outside the TPM, wrapped by it until it is reset or cleared.
+#[derive(Debug, Clone)]
+pub(super) struct Saved(TpmsContext);
 
 /// How the right to use an object or a hierarchy is shown.
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +151,7 @@ impl Esys {
     /// From here on `password` shows the right to use the hierarchy; with any session but [`Authorization::EMPTY`] as an HMAC's key.
     pub(super) fn set_auth(&mut self, hierarchy: Hierarchy, password: &[u8]) -> Result<(), Fault> {
         let object = ObjectHandle::from(hierarchy.to_tss());
-        Ok(self.context.tr_set_auth(object, Auth::try_from(password)?)?)
+        Ok(self.context.tr_set_auth(object, Auth::try_from(password).map_err(unfit)?)?)
     }
 
     /// Shows the right to use the endorsement hierarchy to a policy session: TPM2_PolicySecret.
@@ -169,8 +174,8 @@ impl Esys {
     ) -> Result<Secret<Vec<u8>>, Fault> {
         let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(false).build();
         self.context.tr_sess_set_attributes(policy.0, attributes, mask)?;
-        let credential = IdObject::try_from(credential)?;
-        let secret = EncryptedSecret::try_from(secret)?;
+        let credential = IdObject::try_from(credential).map_err(unfit)?;
+        let secret = EncryptedSecret::try_from(secret).map_err(unfit)?;
         let digest = self.run((Some(AuthSession::Password), Some(policy.0), None), |context| {
             context.activate_credential(about.key(), key.key(), credential.clone(), secret.clone())
         })?;
@@ -181,9 +186,9 @@ impl Esys {
     /// Takes a key in; what comes back is the content of its TPM2B_PRIVATE under this parent.
     pub(super) fn import(&mut self, parent: Object, key: &Duplicate<'_>) -> Result<Vec<u8>, Fault> {
         let public = public(key.public)?;
-        let inner = Data::try_from(key.inner.expose().as_slice())?;
-        let duplicate = Private::try_from(key.private)?;
-        let seed = EncryptedSecret::try_from(key.seed)?;
+        let inner = Data::try_from(key.inner.expose().as_slice()).map_err(unfit)?;
+        let duplicate = Private::try_from(key.private).map_err(unfit)?;
+        let seed = EncryptedSecret::try_from(key.seed).map_err(unfit)?;
         let private = self.run(Authorization::EMPTY.sessions(), |context| {
             let (inner, public) = (Some(inner.clone()), public.clone());
             let algorithm = SymmetricDefinitionObject::AES_128_CFB;
@@ -195,7 +200,7 @@ impl Esys {
     /// Loads a key under its parent.
     pub(super) fn load(&mut self, parent: Object, area: &PublicArea, private: &[u8]) -> Result<Object, Fault> {
         let public = public(area)?;
-        let private = Private::try_from(private)?;
+        let private = Private::try_from(private).map_err(unfit)?;
         let loaded =
             self.run(Authorization::EMPTY.sessions(), |context| context.load(parent.key(), private.clone(), public.clone()))?;
         Ok(Object(loaded.into()))
@@ -203,20 +208,25 @@ impl Esys {
 
     /// HMAC-SHA256 of at most 1024 bytes.
     pub(super) fn hmac(&mut self, key: Object, text: &[u8]) -> Result<Vec<u8>, Fault> {
-        let buffer = MaxBuffer::try_from(text)?;
+        let buffer = MaxBuffer::try_from(text).map_err(unfit)?;
         let digest =
             self.run(Authorization::EMPTY.sessions(), |context| context.hmac(key.0, buffer.clone(), HashingAlgorithm::Sha256))?;
         Ok(digest.value().to_vec())
     }
 
+    /// Wraps a transient object for later; it stays loaded.
+    pub(super) fn save(&mut self, object: Object) -> Result<Saved, Fault> {
+        self.run(NO_SESSIONS, |context| context.context_save(object.0)).map(Saved)
+    }
+
+    /// Loads what was saved.
+    pub(super) fn restore(&mut self, saved: Saved) -> Result<Object, Fault> {
+        self.run(NO_SESSIONS, |context| context.context_load(saved.0.clone())).map(Object)
+    }
+
     /// Removes a transient object from the TPM.
     pub(super) fn flush(&mut self, object: Object) -> Result<(), Fault> {
         self.run(NO_SESSIONS, |context| context.flush_context(object.0))
-    }
-
-    /// Removes a session from the TPM.
-    pub(super) fn end(&mut self, session: Authorization) -> Result<(), Fault> {
-        self.flush(Object(SessionHandle::from(session.0).into()))
     }
 
     /// Removes what somebody else left in the TPM: a transient object or a session.
@@ -337,7 +347,11 @@ fn area(public: &Public) -> Result<PublicArea, Fault> {
 }
 
 fn public(area: &PublicArea) -> Result<Public, Fault> {
-    Ok(Public::unmarshall(area.bytes())?)
+    Public::unmarshall(area.bytes()).map_err(unfit)
+}
+
+fn unfit(_: Error) -> Fault {
+    Fault::UNFIT
 }
 
 #[expect(clippy::disallowed_methods, reason = "this thread is the TPM's own, and a verb is not to be ended midway")]

@@ -9,7 +9,7 @@ pub(super) struct Fault(u32);
 pub(super) enum About {
     /// The command as a whole.
     Command,
-    /// A parameter, counted from 1.
+    /// A parameter, counted from 1; 0 where the TPM does not say which.
     Parameter(u32),
     /// A handle, counted from 1.
     Handle(u32),
@@ -24,8 +24,10 @@ const TCTI: u32 = 10;
 const MANAGERS: [u32; 2] = [11, 12];
 
 impl Fault {
-    /// The wrapper around libtss2 cannot express what it was given.
+    /// The wrapper around libtss2 cannot express what came.
     pub(super) const UNUSABLE: Self = Self(0xff01_0000);
+    /// What was given to be sent does not fit into any command.
+    pub(super) const UNFIT: Self = Self(0xff03_0000);
     /// The wrapper does not know such a TCTI.
     pub(super) const UNKNOWN_TCTI: Self = Self(0xff02_0000);
     /// The answer contradicts itself (ESAPI's own code for it).
@@ -51,7 +53,7 @@ impl Fault {
     pub(super) fn tpm(self) -> Option<(u32, About)> {
         let layer = self.0 >> 16;
         let code = self.0 & 0xffff;
-        let is_tpm = layer == TPM || (MANAGERS.contains(&layer) && code >= 0x100);
+        let is_tpm = layer == TPM || (MANAGERS.contains(&layer) && code >= 0x80);
         is_tpm.then_some(if code & 0x80 == 0 { (code, About::Command) } else { (code & 0xbf, place(code)) })
     }
 
@@ -64,6 +66,11 @@ impl Fault {
     pub(super) fn is_garbled(self) -> bool {
         let layer = self.0 >> 16;
         self == Self::UNUSABLE || (!MANAGERS.contains(&layer) && layer != TPM && layer != TCTI)
+    }
+
+    /// TPM_RC_FAILURE.
+    pub(super) fn is_failure(self) -> bool {
+        self.tpm() == Some((0x101, About::Command))
     }
 
     /// Nothing is at the first handle.
@@ -86,8 +93,65 @@ fn place(code: u32) -> About {
     let number = code >> 8 & 0xf;
     match (code & 0x40 != 0, number) {
         (true, number) => About::Parameter(number),
-        (false, 0) => About::Command,
+        // Something in the parameters, such as TPM_RC_BINDING.
+        (false, 0) => About::Parameter(0),
         (false, number @ 1..8) => About::Handle(number),
         (false, number) => About::Session(number - 8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_read_from_the_wrappers_words() {
+        assert_eq!(Fault::parse("Response code value: 0xa000a"), Fault::new(0x000a_000a));
+        assert_eq!(Fault::parse("something else"), Fault::UNUSABLE);
+    }
+
+    #[test]
+    fn a_code_tells_what_it_complains_of() {
+        for (code, error, about) in [
+            (0x18b, 0x8b, About::Handle(1)),
+            (0x9a2, 0xa2, About::Session(1)),
+            (0x98e, 0x8e, About::Session(1)),
+            (0x1df, 0x9f, About::Parameter(1)),
+            (0x2c4, 0x84, About::Parameter(2)),
+            (0x0a5, 0xa5, About::Parameter(0)),
+            (0x902, 0x902, About::Command),
+            (0x101, 0x101, About::Command),
+        ] {
+            assert_eq!(Fault::new(code).tpm(), Some((error, about)), "{code:#x}");
+            // The kernel's resource manager and tabrmd put their layer in front.
+            assert_eq!(Fault::new(0x000b_0000 | code).tpm(), Some((error, about)), "{code:#x}");
+            assert_eq!(Fault::new(0x000c_0000 | code).tpm(), Some((error, about)), "{code:#x}");
+        }
+        assert_eq!(Fault::new(0x000b_0001).tpm(), None, "an error of its own");
+    }
+
+    #[test]
+    fn kinds_of_faults_exclude_each_other() {
+        for (code, tcti, garbled, absent, busy, auth) in [
+            (0x000a_000a, true, false, false, false, false),
+            (0x0007_001b, false, true, false, false, false),
+            (0x0008_0011, false, true, false, false, false),
+            (0x0009_0006, false, true, false, false, false),
+            (0x0000_018b, false, false, true, false, false),
+            (0x0000_028b, false, false, false, false, false),
+            (0x0000_0922, false, false, false, true, false),
+            (0x0000_0908, false, false, false, true, false),
+            (0x0000_090a, false, false, false, true, false),
+            (0x0000_0920, false, false, false, true, false),
+            (0x0000_09a2, false, false, false, false, true),
+            (0x0000_098e, false, false, false, false, true),
+        ] {
+            let fault = Fault::new(code);
+            assert_eq!(
+                (fault.tcti().is_some(), fault.is_garbled(), fault.is_no_such_handle(), fault.is_busy(), fault.is_wrong_auth()),
+                (tcti, garbled, absent, busy, auth),
+                "{code:#x}"
+            );
+        }
     }
 }

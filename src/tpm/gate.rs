@@ -33,6 +33,11 @@ impl Gate {
         Self { turn: Arc::default(), patience }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_taken(&self) -> bool {
+        *self.turn.is_taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs a verb on a thread of its own. Once it has begun it runs to its end, whatever becomes of the future.
     pub(super) async fn pass<T, V>(&self, verb: V) -> Result<T, TpmError>
     where
@@ -82,5 +87,44 @@ impl Drop for Taken<'_> {
         self.0.is_free.notify_all();
         *at_work() -= 1;
         LESS_WORK.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_verb_that_nobody_wants_any_more_is_not_begun() {
+        let gate = Gate::with_patience(PATIENCE);
+        let (release, released) = mpsc::channel();
+        let has_begun = Arc::new(AtomicBool::new(false));
+        let mark = Arc::clone(&has_begun);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let begun = async {
+                while !gate.is_taken() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let first = gate.pass(move || {
+                let released: () = released.recv().unwrap();
+                Ok(released)
+            });
+            tokio::select! { biased; _ = first => panic!("it is not released yet"), () = begun => {} }
+            let second = gate.pass(move || {
+                mark.store(true, Ordering::SeqCst);
+                Ok(())
+            });
+            tokio::select! { biased; _ = second => panic!("the first is at work"), () = tokio::task::yield_now() => {} }
+            release.send(()).unwrap();
+            assert_eq!(gate.pass(|| Ok(3)).await, Ok(3));
+        });
+        // Waits for all threads.
+        drop(runtime);
+        assert!(!has_begun.load(Ordering::SeqCst));
     }
 }

@@ -89,6 +89,7 @@ pub struct Name(Vec<u8>);
 
 impl Name {
     /// As the TPM has it: algorithm and digest.
+    #[cfg(feature = "tpm")]
     pub(super) fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }

@@ -11,6 +11,8 @@ mod gate;
 #[cfg(feature = "tpm")]
 mod keys;
 mod memory;
+#[cfg(feature = "tpm")]
+mod nv;
 mod public;
 #[cfg(feature = "tpm")]
 mod reach;
@@ -74,10 +76,26 @@ pub struct Identification {
     pub keys: Keys,
     /// The manufacturer's certificate of the endorsement key, DER, from NV; `None` if there is none.
     pub certificate: Option<Vec<u8>>,
-    /// Whether a template or a nonce of the manufacturer in NV decided how the endorsement key was made.
+    /// Another endorsement key of this TPM, made as the manufacturer wants it: looked for where there is a certificate that is not
+    /// for the key at `ek_handle`, and there if it is for this one.
+    pub certified_key: Option<PublicArea>,
+    /// Whether the manufacturer has left a template or a nonce in NV; it decides how the endorsement key is made, where it has to be.
     pub template_from_nv: bool,
     /// Manufacturer and firmware, as the TPM names them, such as `IBM  SW   TPM 1.2.0.0`.
     pub vendor: String,
+}
+
+impl Identification {
+    /// Whether the certificate is for the endorsement key.
+    pub fn is_certified(&self) -> bool {
+        self.certifies(&self.keys.endorsement_key)
+    }
+
+    /// Whether the certificate is for this key: whether it has its modulus, which no other text has.
+    fn certifies(&self, key: &PublicArea) -> bool {
+        let certificate = self.certificate.as_deref().unwrap_or_default();
+        key.modulus().is_some_and(|modulus| certificate.windows(modulus.len()).any(|window| window == modulus))
+    }
 }
 
 impl Tpm {
@@ -135,7 +153,12 @@ impl Tpm {
         verb: impl FnOnce(&mut Session) -> Result<T, TpmError> + Send + 'static,
     ) -> Result<T, TpmError> {
         let shared = Arc::clone(&self.shared);
-        self.gate.pass(move || verb(&mut Session::open(&shared)?)).await
+        self.gate
+            .pass(move || {
+                let mut session = Session::open(&shared)?;
+                verb(&mut session).map_err(|error| session.detail(error))
+            })
+            .await
     }
 }
 
@@ -144,5 +167,6 @@ pub fn quiesce() {
     gate::quiesce();
 }
 
-#[cfg(all(test, feature = "tpm"))]
+#[cfg(test)]
+#[cfg(feature = "tpm")]
 mod tests;

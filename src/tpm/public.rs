@@ -2,18 +2,19 @@
 
 use super::memory::PublicArea;
 
-const RSA: u16 = 0x0001;
+pub(super) const RSA: u16 = 0x0001;
 const KEYED_HASH: u16 = 0x0008;
-const SHA256: u16 = 0x000b;
+pub(super) const ECC: u16 = 0x0023;
+const SYMMETRIC: u16 = 0x0025;
+pub(super) const SHA256: u16 = 0x000b;
 const HMAC: u16 = 0x0005;
-const NULL: u16 = 0x0010;
 /// TPMA_OBJECT.
 const USER_WITH_AUTH: u32 = 1 << 6;
 const SIGN: u32 = 1 << 18;
 /// AES, 128 bits, CFB; no scheme; 2048 bits.
-const RSA_2048_STORAGE: [u8; 10] = [0x00, 0x06, 0x00, 0x80, 0x00, 0x43, 0x00, 0x10, 0x08, 0x00];
+pub(super) const RSA_2048_STORAGE: [u8; 10] = [0x00, 0x06, 0x00, 0x80, 0x00, 0x43, 0x00, 0x10, 0x08, 0x00];
 /// The exponent 65537, as the default and in full.
-const EXPONENTS: [[u8; 4]; 2] = [[0; 4], [0, 1, 0, 1]];
+pub(super) const EXPONENTS: [[u8; 4]; 2] = [[0; 4], [0, 1, 0, 1]];
 
 /// The policy of the TCG's endorsement keys: PolicySecret of the endorsement hierarchy (TCG EK Credential Profile, policy A).
 pub(super) const ENDORSEMENT_POLICY: [u8; 32] = [
@@ -74,8 +75,8 @@ impl PublicArea {
         match self.fields().map(|fields| fields.kind) {
             Some(RSA) => "an RSA key",
             Some(KEYED_HASH) => "an HMAC key or sealed data",
-            Some(0x0023) => "an ECC key",
-            Some(0x0025) => "a symmetric key",
+            Some(ECC) => "an ECC key",
+            Some(SYMMETRIC) => "a symmetric key",
             _ => "an object of unknown type",
         }
     }
@@ -101,26 +102,69 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The public area of an RSA-2048 decryption key that is yet to be made.
-pub(super) fn rsa(attributes: u32, policy: &[u8], unique: &[u8]) -> PublicArea {
-    PublicArea::new([&head(RSA, attributes, policy), &RSA_2048_STORAGE[..], &EXPONENTS[0], &sized(unique)].concat())
-}
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
 
-/// The public area of a storage key on P-256 that is yet to be made.
-pub(super) fn ecc_storage() -> PublicArea {
-    const P256: u16 = 0x0003;
-    let [scheme, curve, kdf] = [NULL, P256, NULL].map(u16::to_be_bytes);
-    let coordinates = [0; 4];
-    PublicArea::new(
-        [&head(0x0023, STORAGE_ATTRIBUTES, &[]), &RSA_2048_STORAGE[..6], &scheme, &curve, &kdf, &coordinates].concat(),
-    )
-}
+    use super::*;
 
-fn head(kind: u16, attributes: u32, policy: &[u8]) -> Vec<u8> {
-    [&kind.to_be_bytes()[..], &SHA256.to_be_bytes(), &attributes.to_be_bytes(), &sized(policy)].concat()
-}
+    fn published(text: impl Fn(&serde_json::Value) -> &serde_json::Value) -> PublicArea {
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/test-vectors.json")).unwrap();
+        serde_json::from_value(text(&vectors["tpm"]).clone()).unwrap()
+    }
 
-fn sized(bytes: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-    [&length.to_be_bytes(), bytes].concat()
+    fn keys() -> [PublicArea; 3] {
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../tests/data/test-vectors.json")).unwrap();
+        let blob = STANDARD.decode(vectors["tpm"]["activation_blob_static"]["authenticationKey_b64"].as_str().unwrap()).unwrap();
+        let ek = published(|tpm| &tpm["activation_blob_static"]["ek_tpm2b_public_b64"]);
+        let srk = published(|tpm| &tpm["activation_blob_static"]["srk_tpm2b_public_b64"]);
+        // The fifth part, behind 54, 258, 144 and 258 bytes.
+        [ek, srk, PublicArea::new(blob[716..764].to_vec())]
+    }
+
+    #[test]
+    fn published_keys_are_what_they_are() {
+        let kinds = |key: &PublicArea| (key.is_endorsement_key(), key.is_storage_key(), key.is_signing_key(), key.kind());
+        let [ek, srk, hub_key] = keys();
+        assert_eq!(kinds(&ek), (true, false, false, "an RSA key"));
+        assert_eq!(kinds(&srk), (false, true, false, "an RSA key"));
+        assert_eq!(kinds(&hub_key), (false, false, true, "an HMAC key or sealed data"));
+        for number in 0..2 {
+            assert!(published(|tpm| &tpm["registration_ids"][number]["ek_tpm2b_public_b64"]).is_endorsement_key());
+        }
+        assert_eq!(kinds(&PublicArea::new(vec![])), (false, false, false, "an object of unknown type"));
+    }
+
+    #[test]
+    fn a_changed_or_cut_public_area_is_none_of_them() {
+        let [ek, srk, hub_key] = keys();
+        let is_any = |bytes: &[u8]| {
+            let key = PublicArea::new(bytes.to_vec());
+            key.is_endorsement_key() || key.is_storage_key() || key.is_signing_key()
+        };
+        // Up to what makes the key unique, and to the end: every length.
+        for (key, head) in [(&ek, 58), (&srk, 26)] {
+            for at in 0..head {
+                let mut changed = key.bytes().to_vec();
+                changed[at] ^= 0x80;
+                assert!(!is_any(&changed), "{at}");
+            }
+            (0..key.bytes().len()).for_each(|end| assert!(!is_any(&key.bytes()[..end]), "{end}"));
+        }
+        for at in [0, 1, 2, 3, 5, 7, 10, 11, 12, 13] {
+            let mut changed = hub_key.bytes().to_vec();
+            changed[at] ^= 0x44;
+            assert!(!is_any(&changed), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_modulus_is_the_end_of_its_public_area() {
+        let [ek, srk, hub_key] = keys();
+        assert_eq!(ek.modulus(), Some(&ek.bytes()[58..]));
+        assert_eq!(srk.modulus(), Some(&srk.bytes()[26..]));
+        assert_eq!(hub_key.modulus(), None);
+        assert_eq!(ek.modulus().map(<[u8]>::len), Some(256));
+    }
 }

@@ -1,48 +1,69 @@
 //! The way to the TPM: what libtss2 hides of a device node's errors, and who tidies up behind a killed process.
 
 use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::TpmError;
 use super::fault::Fault;
 
-/// Opens a device node once and closes it again, since libtss2 says no more than "I/O error". A simulator serves one connection,
-/// so it is not asked.
-pub(super) fn probe(tcti: &str) -> Result<(), TpmError> {
-    let Some(device) = tcti.strip_prefix("device:") else { return Ok(()) };
-    let error = match OpenOptions::new().read(true).write(true).open(device) {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
-    };
-    Err(match error.kind() {
-        ErrorKind::NotFound => TpmError::Absent(device.to_owned()),
-        ErrorKind::PermissionDenied => TpmError::Forbidden { device: device.to_owned(), group: group(Path::new(device)) },
-        ErrorKind::ResourceBusy => TpmError::InUse(device.to_owned()),
-        _ => TpmError::Broken(format!("{device}: {error}")),
-    })
+/// Says that a device node is not there before libtss2 complains of it on stderr.
+pub(super) fn look(tcti: &str) -> Result<(), TpmError> {
+    match device(tcti).map(fs::metadata) {
+        Some(Err(error)) if error.kind() == ErrorKind::NotFound => Err(TpmError::Absent(tcti.to_owned())),
+        _ => Ok(()),
+    }
 }
 
-/// Why it could not be opened all the same.
+/// Why a TPM could not be opened.
 pub(super) fn explain(tcti: &str, fault: Fault) -> TpmError {
-    const NOT_FOUND: [u32; 2] = [2, 21];
+    /// Not implemented, not supported.
+    const NO_LIBRARY: [u32; 2] = [2, 21];
     if fault == Fault::UNKNOWN_TCTI {
         return TpmError::UnknownTcti(tcti.to_owned());
     }
     match fault.tcti() {
-        Some(number) if NOT_FOUND.contains(&number) => {
+        Some(number) if NO_LIBRARY.contains(&number) => {
             let name = tcti.split(':').next().unwrap_or_default();
             TpmError::NoLibrary { tcti: tcti.to_owned(), package: format!("libtss2-tcti-{name}0") }
         }
-        Some(_) if !tcti.starts_with("device:") => TpmError::Absent(tcti.to_owned()),
-        _ => super::session::explain("the connection", fault),
+        Some(_) => device(tcti).map_or_else(|| TpmError::Absent(tcti.to_owned()), probe),
+        None => super::session::explain("to serve us", fault),
     }
+}
+
+/// Opens a device node once more and closes it again, since libtss2 says no more than "I/O error".
+fn probe(device: &str) -> TpmError {
+    match OpenOptions::new().read(true).write(true).open(device) {
+        Ok(_) => TpmError::Broken(format!("{device} can be opened, and does not behave like a TPM")),
+        Err(error) => unopened(device, &error),
+    }
+}
+
+fn unopened(device: &str, error: &io::Error) -> TpmError {
+    /// A node without its driver.
+    const NO_DEVICE: [i32; 2] = [6, 19];
+    let (kind, device) = (error.kind(), device.to_owned());
+    let is_driverless = error.raw_os_error().is_some_and(|number| NO_DEVICE.contains(&number));
+    if kind == ErrorKind::NotFound || is_driverless {
+        TpmError::Absent(device)
+    } else if kind == ErrorKind::PermissionDenied {
+        TpmError::Forbidden { group: group(Path::new(&device)), device }
+    } else if kind == ErrorKind::ResourceBusy {
+        TpmError::InUse(device)
+    } else {
+        TpmError::Broken(format!("{device}: {error}"))
+    }
+}
+
+fn device(tcti: &str) -> Option<&str> {
+    tcti.strip_prefix("device:")
 }
 
 /// Whether somebody takes back what a killed process has left: the kernel's resource manager, or tabrmd.
 pub(super) fn is_managed(tcti: &str) -> bool {
-    tcti.starts_with("tabrmd") || tcti.strip_prefix("device:").is_some_and(|path| path.starts_with("/dev/tpmrm"))
+    tcti.starts_with("tabrmd") || device(tcti).is_some_and(|path| path.starts_with("/dev/tpmrm"))
 }
 
 /// The group that the device node belongs to.
@@ -55,4 +76,43 @@ fn group(device: &Path) -> String {
         (fields.nth(1)?.parse() == Ok(gid)).then(|| name.to_owned())
     });
     name.unwrap_or_else(|| gid.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_of_a_device_node_is_told_on() {
+        let said = |number| unopened("/dev/null", &io::Error::from_raw_os_error(number));
+        let device = "/dev/null".to_owned();
+        assert_eq!(said(2), TpmError::Absent(device.clone()));
+        assert_eq!(said(6), TpmError::Absent(device.clone()));
+        assert_eq!(said(19), TpmError::Absent(device.clone()));
+        // EPERM is what systemd's DeviceAllow= gives, EACCES the file mode.
+        for denied in [1, 13] {
+            assert_eq!(said(denied), TpmError::Forbidden { device: device.clone(), group: "root".to_owned() });
+        }
+        assert_eq!(said(16), TpmError::InUse(device));
+        assert_eq!(said(5), TpmError::Broken("/dev/null: Input/output error (os error 5)".to_owned()));
+    }
+
+    #[test]
+    fn a_missing_library_is_named_by_its_package() {
+        for number in [0x000a_0002, 0x000a_0015] {
+            let error = explain("tabrmd:bus_type=system", Fault::new(number));
+            let package = "libtss2-tcti-tabrmd0".to_owned();
+            assert_eq!(error, TpmError::NoLibrary { tcti: "tabrmd:bus_type=system".to_owned(), package });
+        }
+    }
+
+    #[test]
+    fn resource_managers_are_known() {
+        for managed in ["device:/dev/tpmrm0", "device:/dev/tpmrm1", "tabrmd", "tabrmd:bus_type=session"] {
+            assert!(is_managed(managed), "{managed}");
+        }
+        for raw in ["device:/dev/tpm0", "device", "swtpm:host=127.0.0.1,port=2321", "mssim"] {
+            assert!(!is_managed(raw), "{raw}");
+        }
+    }
 }

@@ -1,13 +1,15 @@
 //! The verbs, each a straight walk through the TPM's commands.
 
-use super::esys::{Authorization, Duplicate, Object};
+use super::esys::{Duplicate, Hierarchy, Object};
 use super::fault::{About, Fault};
 use super::keys::Located;
 use super::session::{Session, explain};
-use super::{HubKey, Identification, Keys, Memory, Name, Placed, PublicArea, Signature, StorageKey, TpmError};
+use super::{HubKey, Identification, Keys, Memory, Name, Placed, PublicArea, Signature, StorageKey, TpmError, template};
 use crate::protocol::AuthenticationKey;
 use crate::secret::Secret;
 
+/// TPM_RC_BINDING: public and private part are not of one key.
+const BINDING: u32 = 0xa5;
 /// What one command can sign, in bytes (TPM_PT_INPUT_BUFFER).
 const LONGEST: usize = 1024;
 
@@ -43,6 +45,8 @@ impl Session<'_> {
         let name = old.map(|old| self.esys.name(old)).transpose().map_err(|fault| explain(DOING, fault))?;
         match name {
             Some(name) if name == key.name() => return Ok(Placed::Already),
+            // It is kept elsewhere, cannot be moved, and nothing is to go in its favour.
+            _ if key.is_kept() => return Ok(Placed::Already),
             Some(name) if !ours.contains(&name) => return Ok(Placed::Foreign),
             Some(_) | None => {}
         }
@@ -70,7 +74,17 @@ impl Session<'_> {
 
     pub(super) fn identify(&mut self) -> Result<Identification, TpmError> {
         let keys = self.attend(None)?;
-        Ok(Identification { keys, certificate: None, template_from_nv: false, vendor: String::new() })
+        let template = self.manufacturers_template()?;
+        let template_from_nv = template.is_some();
+        let certificate = self.certificate()?;
+        let vendor = self.vendor()?;
+        let mut found = Identification { keys, certificate, template_from_nv, vendor, certified_key: None };
+        if found.certificate.is_some() && !found.is_certified() {
+            let template = template.unwrap_or_else(|| template::endorsement(&[]));
+            let other = self.derive(Hierarchy::Endorsement, &template, "to make the endorsement key of the certificate")?;
+            found.certified_key = Some(other.public).filter(|key| found.certifies(key));
+        }
+        Ok(found)
     }
 
     /// Activates, imports and loads a key of the service's: its public area, its private one under our storage key, and the key.
@@ -81,8 +95,13 @@ impl Session<'_> {
         self.release(&endorsement)?;
         let public = PublicArea::new(key.public.clone());
         let duplicate = Duplicate { inner: &inner, public: &public, private: &key.duplicate, seed: &key.seed };
-        let private = self.esys.import(storage.object, &duplicate).map_err(|fault| rejected_import(&storage, fault))?;
-        let loaded = self.esys.load(storage.object, &public, &private).map_err(|fault| rejected_import(&storage, fault))?;
+        let private = match self.esys.import(storage.object, &duplicate) {
+            Err(fault) if self.only_claims_failure(&storage, fault) => {
+                return Err(TpmError::Rejected(OTHER_STORAGE_KEY.to_owned()));
+            }
+            done => done.map_err(|fault| rejected_import(&storage, fault))?,
+        };
+        let loaded = self.esys.load(storage.object, &public, &private).map_err(|fault| rejected_load(&storage, fault))?;
         Ok((public, private, loaded))
     }
 
@@ -92,27 +111,21 @@ impl Session<'_> {
         storage: &Located,
         key: &AuthenticationKey,
     ) -> Result<Secret<Vec<u8>>, TpmError> {
-        let policy = self.esys.start_policy().map_err(|fault| explain("a policy session", fault))?;
-        let inner = self.open_credential((endorsement, policy), storage, key);
-        if inner.is_err() {
-            // It has not ended by being used. What went wrong is told already.
-            let _ = self.esys.end(policy);
+        let policy = self.esys.start_policy().map_err(|fault| explain("to start a policy session", fault))?;
+        let authorization = self.authorize(Hierarchy::Endorsement)?;
+        let shown = self.esys.policy_secret(policy, authorization);
+        shown.map_err(|fault| self.refusal(Hierarchy::Endorsement, "to let us use the endorsement key", fault))?;
+        let opened = self.esys.activate(storage.object, (endorsement.object, policy), &key.credential, &key.secret);
+        match opened {
+            Err(fault) if self.only_claims_failure(storage, fault) => Err(TpmError::Rejected(OTHER_ENDORSEMENT_KEY.to_owned())),
+            opened => opened.map_err(|fault| rejected_credential(storage, fault)),
         }
-        inner
     }
 
-    fn open_credential(
-        &mut self,
-        (endorsement, policy): (&Located, Authorization),
-        storage: &Located,
-        key: &AuthenticationKey,
-    ) -> Result<Secret<Vec<u8>>, TpmError> {
-        use super::esys::Hierarchy::Endorsement;
-        let authorization = self.authorize(Endorsement)?;
-        let shown = self.esys.policy_secret(policy, authorization);
-        shown.map_err(|fault| self.refusal(Endorsement, "the policy of the endorsement key", fault))?;
-        let opened = self.esys.activate(storage.object, (endorsement.object, policy), &key.credential, &key.secret);
-        opened.map_err(|fault| rejected_credential(storage, fault))
+    /// Some TPMs (libtpms 0.9) call it a failure where RSA decryption comes to nothing, and go on working. In failure mode proper a TPM
+    /// answers no such question.
+    fn only_claims_failure(&mut self, storage: &Located, fault: Fault) -> bool {
+        fault.is_failure() && self.esys.read_public(storage.object).is_ok()
     }
 
     /// Loads the hub key, or finds it where it is kept.
@@ -130,17 +143,20 @@ impl Session<'_> {
     }
 
     fn hmac(&mut self, key: Object, text: &str) -> Result<Signature, TpmError> {
-        const DOING: &str = "HMAC-SHA256";
+        const DOING: &str = "to sign with HMAC-SHA256";
         if text.len() > LONGEST {
             return Err(TpmError::TooLong(text.len()));
         }
-        let digest = self.esys.hmac(key, text.as_bytes()).map_err(|fault| explain(DOING, fault))?;
+        let digest = match self.esys.hmac(key, text.as_bytes()) {
+            Err(fault) if fault.is_wrong_auth() => return Err(TpmError::Lost("it has a password of its own".to_owned())),
+            done => done.map_err(|fault| explain(DOING, fault))?,
+        };
         digest.try_into().map_err(|_| TpmError::Garbled("an HMAC of another length".to_owned()))
     }
 
     /// Makes room where a key is there for this verb only.
     fn release(&mut self, key: &Located) -> Result<(), TpmError> {
-        if key.handle.is_none() { self.flush(key.object) } else { Ok(()) }
+        if key.is_transient { self.flush(key.object) } else { Ok(()) }
     }
 
     fn identity_handle(&self) -> Result<u32, TpmError> {
@@ -148,14 +164,17 @@ impl Session<'_> {
     }
 }
 
+const OTHER_ENDORSEMENT_KEY: &str = "its credential was made for another endorsement key; enroll this TPM's (dps-agent identity)";
+const OTHER_NAME: &str = "its credential was made for another storage key, or is damaged";
+const UNFIT_PUBLIC_AREA: &str = "its public area does not fit the key";
+const OTHER_STORAGE_KEY: &str = "it was wrapped for another storage key";
+
 /// TPM2_ActivateCredential: parameter 1 is the credential, 2 its seed.
 fn rejected_credential(storage: &Located, fault: Fault) -> TpmError {
-    const EK: &str = "its credential was made for another endorsement key; enroll this TPM's (dps-agent identity)";
-    const SRK: &str = "its credential was made for another storage key, or is damaged";
     match fault.tpm() {
-        Some((_, About::Parameter(2))) => TpmError::Rejected(EK.to_owned()),
-        Some((_, About::Parameter(_))) => TpmError::Rejected(SRK.to_owned()),
-        _ if fault == Fault::UNUSABLE => TpmError::Rejected("its credential is too long".to_owned()),
+        Some((_, About::Parameter(2))) => TpmError::Rejected(OTHER_ENDORSEMENT_KEY.to_owned()),
+        Some((_, About::Parameter(_))) => TpmError::Rejected(OTHER_NAME.to_owned()),
+        _ if fault == Fault::UNFIT => TpmError::Rejected("its credential is longer than any".to_owned()),
         _ => with_password(storage, "to activate the credential", fault),
     }
 }
@@ -164,16 +183,25 @@ fn rejected_credential(storage: &Located, fault: Fault) -> TpmError {
 fn rejected_import(storage: &Located, fault: Fault) -> TpmError {
     let cause = match fault.tpm() {
         Some((_, About::Parameter(1))) => "the key of its inner wrapping is none",
-        Some((_, About::Parameter(2))) => "its public area does not fit the key",
-        Some((_, About::Parameter(4))) => "it was wrapped for another storage key",
+        Some((BINDING, _) | (_, About::Parameter(2))) => UNFIT_PUBLIC_AREA,
+        Some((_, About::Parameter(4))) => OTHER_STORAGE_KEY,
         Some((_, About::Parameter(_))) => "its wrapping is damaged, or was made for another storage key",
-        _ if fault == Fault::UNUSABLE => "it is of a kind that no TPM key has",
+        _ if fault == Fault::UNFIT => "it is of a kind that no TPM key has",
         _ => return with_password(storage, "to import the key", fault),
     };
     TpmError::Rejected(cause.to_owned())
 }
 
-/// TPM2_Load of what this TPM has wrapped itself.
+/// TPM2_Load of what was imported just now: parameter 1 is what the TPM itself has wrapped, 2 the public area.
+fn rejected_load(storage: &Located, fault: Fault) -> TpmError {
+    match fault.tpm() {
+        Some((_, About::Parameter(1))) => TpmError::Garbled("it does not load what it has just imported".to_owned()),
+        Some((_, About::Parameter(_))) => TpmError::Rejected(UNFIT_PUBLIC_AREA.to_owned()),
+        _ => with_password(storage, "to load the imported key", fault),
+    }
+}
+
+/// TPM2_Load of what this TPM has wrapped itself, long ago.
 fn lost(storage: &Located, fault: Fault) -> TpmError {
     match fault.tpm() {
         Some((_, About::Parameter(_))) => {

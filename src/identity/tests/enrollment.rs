@@ -34,6 +34,7 @@ fn tpm() -> Identification {
     Identification {
         keys: Keys { endorsement_key: public("ek_tpm2b_public_b64"), storage_key },
         certificate: Some(der(ENDORSEMENT)),
+        certified_key: None,
         template_from_nv: false,
         vendor: "IBM  SW   TPM 1.2.0.0".to_owned(),
     }

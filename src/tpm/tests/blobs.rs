@@ -18,6 +18,8 @@ pub(super) struct Blob {
     pub(super) parent: PublicArea,
     /// The HMAC key.
     pub(super) secret: [u8; 32],
+    /// The HMAC key that the public area is for.
+    pub(super) public_secret: [u8; 32],
     /// TPMA_OBJECT of the HMAC key.
     pub(super) attributes: u32,
 }
@@ -28,7 +30,7 @@ impl Blob {
     pub(super) fn new(keys: &Keys, secret: [u8; 32]) -> Self {
         let parent = keys.storage_key.public.clone();
         let endorsement_key = keys.endorsement_key.clone();
-        Self { endorsement_key, named_parent: parent.clone(), parent, secret, attributes: 0x0004_0440 }
+        Self { endorsement_key, named_parent: parent.clone(), parent, secret, public_secret: secret, attributes: 0x0004_0440 }
     }
 
     pub(super) fn wrap(&self) -> AuthenticationKey {
@@ -52,7 +54,7 @@ impl Blob {
     }
 
     fn public(&self) -> (Vec<u8>, Vec<u8>) {
-        let unique = Sha256::digest([Self::SEED.as_slice(), &self.secret].concat());
+        let unique = Sha256::digest([Self::SEED.as_slice(), &self.public_secret].concat());
         let head = [0x00, 0x08, 0x00, 0x0b];
         let parameters = [0, 0, 0x00, 0x05, 0x00, 0x0b];
         let public = [&head[..], &self.attributes.to_be_bytes(), &parameters, &sized(&unique)].concat();
@@ -106,7 +108,9 @@ fn encrypt(key: &PublicArea, label: &str, plain: &[u8]) -> Vec<u8> {
     let label = format!("rsa_oaep_label:{}00", hex(label.as_bytes()));
     let key = ["-pubin", "-keyform", "DER", "-inkey", file.to_str().unwrap()];
     let padding = ["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha256", "-pkeyopt", &label];
-    openssl(&[&["pkeyutl", "-encrypt"][..], &key, &padding].concat(), plain)
+    let encrypted = openssl(&[&["pkeyutl", "-encrypt"][..], &key, &padding].concat(), plain);
+    std::fs::remove_file(&file).unwrap();
+    encrypted
 }
 
 fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {

@@ -22,3 +22,38 @@ fn a_new_tpm_answers_a_challenge_and_signs_with_a_hub_key() {
     let signature = run(tpm.sign(&keys.storage_key, &key, text.to_owned())).unwrap();
     assert_eq!(signature, hub.signature(text));
 }
+
+#[test]
+fn each_verb_sends_the_fewest_commands_that_do_it() {
+    const READ_PUBLIC: u32 = 0x173;
+    const LOAD: u32 = 0x157;
+    const HMAC: u32 = 0x155;
+    const FLUSH: u32 = 0x165;
+    const IMPORT: u32 = 0x156;
+    const ACTIVATE: [u32; 5] = [READ_PUBLIC, READ_PUBLIC, 0x176, 0x151, 0x147];
+
+    let simulator = Simulator::start();
+    let tpm = simulator.tpm();
+    // What one command costs more where nobody manages the TPM: two lists of what a killed process has left.
+    let counted = |verb: &mut dyn FnMut()| {
+        let ((), commands) = simulator.commands(verb);
+        assert_eq!(commands[..2], [0x17a, 0x17a]);
+        commands[2..].to_vec()
+    };
+    let mut keys = None;
+    let first = counted(&mut || keys = Some(run(tpm.attend(None)).unwrap()));
+    let keys = keys.unwrap();
+    // Whether the manufacturer has left a template is asked once, when the endorsement key has to be made.
+    assert_eq!(first, [READ_PUBLIC, 0x17a, 0x131, 0x120, FLUSH, READ_PUBLIC, 0x131, 0x120, FLUSH]);
+    assert_eq!(counted(&mut || drop(run(tpm.attend(None)).unwrap())), [READ_PUBLIC; 4]);
+    let blob = Blob::new(&keys, [7; 32]).wrap();
+    let answer = [&ACTIVATE[..], &[IMPORT, LOAD, HMAC, FLUSH]].concat();
+    assert_eq!(counted(&mut || drop(run(tpm.answer(&keys, &blob, "text".to_owned())))), answer);
+    let mut hub_key = None;
+    let import = [&ACTIVATE[..], &[IMPORT, LOAD, FLUSH]].concat();
+    assert_eq!(counted(&mut || hub_key = Some(run(tpm.import(&keys, &blob)).unwrap())), import);
+    let memory = Memory { keys: keys.clone(), hub_key: hub_key.unwrap() };
+    assert_eq!(counted(&mut || drop(run(tpm.attend(Some(&memory))))), [READ_PUBLIC; 2]);
+    let mut sign = || drop(run(tpm.sign(&keys.storage_key, &memory.hub_key, "text".to_owned())));
+    assert_eq!(counted(&mut sign), [READ_PUBLIC, LOAD, HMAC, FLUSH]);
+}
