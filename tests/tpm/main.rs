@@ -4,6 +4,12 @@
 mod cutter;
 #[cfg(feature = "tpm")]
 mod gateway;
+#[cfg(feature = "tpm")]
+mod power_cut;
+#[cfg(feature = "tpm")]
+mod power_cut_files;
+#[cfg(feature = "tpm")]
+mod power_cut_scene;
 mod relay;
 mod swtpm;
 mod tls_relay;
