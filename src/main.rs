@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use dps_agent::blame::Blame;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -17,9 +16,8 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(dps_agent::cli::run(std::env::args_os().collect()));
-    // A name lookup that nobody waits for any more must not hold up the exit for long. The TPM's thread has nothing left to do but to
-    // end, and must have done so: libcrypto, which libtss2 brings, frees the same memory at the end of a thread and of the process.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    // A name lookup that nobody waits for any more must not hold up the exit.
+    runtime.shutdown_background();
     ExitCode::from(code)
 }
 

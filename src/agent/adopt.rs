@@ -5,6 +5,7 @@ use super::{Agent, Deadline, Obtained};
 use crate::attestation::Key;
 use crate::blame::Blame;
 use crate::failure::Failure;
+use crate::identity::enrollment_line;
 use crate::protocol::{Assignment, KeySlot};
 use crate::record::{Record, certainly_past};
 use crate::tpm::{Name, Placed};
@@ -133,20 +134,29 @@ impl Agent {
                 message: format!("{}; {OTHER_TPM}: enroll this one: {line}", failure.message),
                 ..failure
             },
+            None if self.may_be_unknown(&failure) => Failure { message: format!("{}{UNKNOWN_TPM}", failure.message), ..failure },
             None => failure,
         }
+    }
+
+    fn may_be_unknown(&self, failure: &Failure) -> bool {
+        let is_missing = failure.code.is_some_and(|code| code / 1000 == 404);
+        self.attestation.is_challenged() && (is_missing || failure.blame == Blame::Unauthorized)
     }
 
     /// What enrolls this TPM, where the record is of another one.
     fn stranger(&self, previous: &Record) -> Option<String> {
         let (now, then) = (self.attestation.tpm_keys()?, previous.tpm.as_ref()?);
         let is_other = now.endorsement_key != then.keys.endorsement_key;
-        is_other.then(|| format!("{},{}", self.attestation.registration_id(), now.endorsement_key.text()))
+        is_other.then(|| enrollment_line(self.attestation.registration_id(), now))
     }
 }
 
 const OTHER_TPM: &str =
     "the TPM's endorsement key is not the one of the last registration (another board, or the firmware TPM was written anew)";
+
+const UNKNOWN_TPM: &str = "; or another endorsement key is enrolled under this registration ID, or none: `dps-agent identity` prints \
+     this TPM's, and [attestation] ek_unique = \"empty\" brings back the one that some of Microsoft's clients enrolled";
 
 /// The names of the hub keys that were made here, this one last.
 fn made(obtained: &Obtained, previous: Option<&Record>) -> Vec<Name> {

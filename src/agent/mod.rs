@@ -131,9 +131,7 @@ impl Agent {
     pub async fn run(&self) -> Result<(), Failure> {
         let mut campaign = Campaign::new(seed());
         // What was adopted serves until something better is; with a TPM also while nobody knows how a registration ended.
-        if let Some(record) = self.remembered()?.and_then(Record::adopted).filter(|record| self.is_ours(record)) {
-            self.publish(&record)?;
-        }
+        self.publish_adopted();
         let record = loop {
             let tried = match self.current() {
                 Ok(Some(record)) => self.hand_off(&record).await.map(|()| record),
@@ -151,6 +149,14 @@ impl Agent {
         };
         tracing::info!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
         std::future::pending().await
+    }
+
+    /// Why it could not be read or published is told when it is tried the next time, which is now.
+    fn publish_adopted(&self) {
+        let adopted = self.store.read().ok().flatten().and_then(Record::adopted);
+        if let Some(record) = adopted.filter(|record| self.is_ours(record)) {
+            let _ = self.publish(&record);
+        }
     }
 
     /// Waits until no other agent registers with this state directory: two would each undo what the other has proven.

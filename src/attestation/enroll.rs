@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::symmetric_key::SymmetricKey;
 use super::{AttestationError, tpm};
-use crate::config::Profile;
+use crate::config::{Profile, TpmSettings};
 use crate::identity::{self, Certificate, Credential, Enrollment, Known};
+use crate::tpm::Examination;
 
 /// What enrolls this device. Reads no more than that needs: no private key of a certificate. `root` is `/` outside tests;
 /// `credentials` is systemd's `$CREDENTIALS_DIRECTORY`.
@@ -32,4 +33,9 @@ pub async fn enrollment(profile: &Profile, root: &Path, credentials: Option<&Pat
             named(Known::EndorsementKey(&endorsement_key), Credential::Tpm(Box::new(found)))
         }
     }
+}
+
+/// What is where in the TPM. Nothing in it is changed.
+pub async fn examination(settings: &TpmSettings, credentials: Option<&Path>) -> Result<Examination, AttestationError> {
+    Ok(tpm::closed(settings, credentials)?.examine().await?)
 }

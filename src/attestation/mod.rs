@@ -21,7 +21,7 @@ use crate::protocol::{AuthenticationKey, KeySlot};
 use crate::secret::{Secret, SecretFileError, read_secret_file};
 use crate::tls::TlsError;
 use crate::tpm::{HubKey, Keys, Memory, Name, Placed, TpmError};
-pub use enroll::enrollment;
+pub use enroll::{enrollment, examination};
 use symmetric_key::SymmetricKey;
 use tpm::Attended;
 pub use x509::Validity;
@@ -78,6 +78,21 @@ impl Attestation {
                 Ok(Self { registration_id, means: Means::Tpm(attended) })
             }
         }
+    }
+
+    /// As [`open`](Self::open), but the TPM is believed to be the remembered one, and not asked: if it is another one it cannot sign.
+    pub async fn recall(
+        profile: &Profile,
+        root: &Path,
+        credentials: Option<&Path>,
+        remembered: Option<&Memory>,
+    ) -> Result<Self, AttestationError> {
+        let (Profile::Tpm { registration_id, tpm }, Some(memory)) = (profile, remembered) else {
+            return Self::open(profile, root, credentials, remembered).await;
+        };
+        let keys = memory.keys.clone();
+        let registration_id = identity::registration_id(registration_id, Known::EndorsementKey(&keys.endorsement_key), root)?;
+        Ok(Self { registration_id, means: Means::Tpm(Attended { tpm: tpm::closed(tpm, credentials)?, keys }) })
     }
 
     /// The name under which this device registers.

@@ -1,4 +1,5 @@
-//! Looks for what stands in the way of a registration, step by step, and changes nothing: neither on disk nor at DPS.
+//! Looks for what stands in the way of a registration, step by step, and changes nothing: neither on disk nor at DPS. Only a TPM is
+//! given its keys where it has none yet, as any other verb would.
 
 mod clock;
 mod network;
@@ -6,6 +7,7 @@ mod offline;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tpm;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,6 +30,14 @@ pub enum Id {
     StateDirectory,
     /// `[runtime] directory`
     RuntimeDirectory,
+    /// The TPM, where the device proves itself by one.
+    Tpm,
+    /// What is at `ek_handle`.
+    TpmEk,
+    /// What is at `srk_handle`.
+    TpmSrk,
+    /// What is at `identity_handle`, where one is configured.
+    TpmIdentity,
     /// Keys and certificates: there, safe, and of use.
     Credentials,
     /// When the client certificate is valid.
@@ -59,6 +69,10 @@ impl Id {
             Self::Config => "config",
             Self::StateDirectory => "state-directory",
             Self::RuntimeDirectory => "runtime-directory",
+            Self::Tpm => "tpm",
+            Self::TpmEk => "tpm-ek",
+            Self::TpmSrk => "tpm-srk",
+            Self::TpmIdentity => "tpm-identity",
             Self::Credentials => "credentials",
             Self::Certificate => "certificate",
             Self::RegistrationId => "registration-id",

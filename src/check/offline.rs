@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use super::{Check, Examined, Findings, Id, Outcome, clock};
+use super::{Check, Examined, Findings, Id, Outcome, clock, tpm};
 use crate::agent::read_payload;
 use crate::attestation::{Attestation, AttestationError};
 use crate::blame::Blame;
@@ -50,6 +50,7 @@ impl Findings<'_> {
         }
         self.add(directory(Id::StateDirectory, &config.state_directory, 0o700));
         self.add(directory(Id::RuntimeDirectory, &config.runtime_directory, 0o755));
+        self.tpm(config, examined).await;
         let attestation = self.attestation(config, examined).await;
         let remembered = Store::new(&config.state_directory).read();
         let clock = Clock::with_floor(remembered.as_ref().ok().and_then(|record| Some(record.as_ref()?.assigned_at)));
@@ -122,6 +123,10 @@ impl Findings<'_> {
             (Ok(Some(record)), Some(attestation)) if !is_ours(&record, config, attestation) => {
                 let found = "it is of another ID scope, registration ID or credential than the configured one";
                 (warning(found.to_owned()).cure("the next registration replaces it"), None)
+            }
+            (Ok(Some(record)), Some(attestation)) if is_of_a_cleared_tpm(&record, attestation) => {
+                let found = "the TPM was cleared after it: the hub key does not work any more";
+                (warning(found.to_owned()).cure("the next registration gets a new one"), None)
             }
             (Ok(Some(record)), Some(_)) => {
                 let found = format!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
@@ -217,7 +222,7 @@ fn credentials(profile: &Profile) -> String {
             format!("the keys {} and {}", name(primary), name(secondary))
         }
         Profile::X509 { chain, key, .. } => format!("the certificate {} and its key {}", chain.display(), key.display()),
-        Profile::Tpm { tpm, .. } => format!("the TPM {}", tpm.tcti),
+        Profile::Tpm { tpm, .. } => format!("the keys of the TPM {}", tpm.tcti),
     }
 }
 
@@ -226,7 +231,7 @@ fn usable(profile: &Profile) -> &'static str {
         Profile::SymmetricKey { secondary: None, .. } => "a symmetric key",
         Profile::SymmetricKey { secondary: Some(_), .. } => "two symmetric keys",
         Profile::X509 { .. } => "they belong together",
-        Profile::Tpm { .. } => "it answers, and has its keys",
+        Profile::Tpm { .. } => "an endorsement key and a storage root key",
     }
 }
 
@@ -250,13 +255,20 @@ fn credential_fault(error: &AttestationError) -> (String, String) {
         AttestationError::NoPrivateKey { .. } => "put the certificate's own key there, PEM without a password",
         AttestationError::NoPair { .. } => "put the leaf first, and its own key",
         AttestationError::Identity(_) | AttestationError::Tls(_) => "use another key",
-        AttestationError::Tpm(_) | AttestationError::NoHubKey | AttestationError::NoTpm => "see docs/tpm.md",
+        AttestationError::Tpm(error) => return tpm::fault(error),
+        AttestationError::NoHubKey | AttestationError::NoTpm => "see docs/tpm.md",
     };
     (fact, cure.to_owned())
 }
 
 fn is_ours(record: &Record, config: &Config, attestation: &Attestation) -> bool {
     record.belongs_to(config.dps.id_scope.as_str(), attestation.registration_id().as_str(), &attestation.fingerprint())
+}
+
+/// Whether the TPM has lost the storage key of the record's hub key.
+fn is_of_a_cleared_tpm(record: &Record, attestation: &Attestation) -> bool {
+    let kept = record.tpm.as_ref().map(|memory| &memory.keys.storage_key.public);
+    attestation.tpm_keys().is_some_and(|now| kept != Some(&now.storage_key.public))
 }
 
 fn trusted(trust: &Trust) -> String {

@@ -12,8 +12,8 @@ use crate::config::{Config, Gateway, Hub};
 use crate::failure::with_causes;
 use crate::id::HostName;
 use crate::protocol::registration::Connection;
-use crate::protocol::{Answer, KeySlot, Via, wire};
-use crate::record::Record;
+use crate::protocol::{Answer, KeySlot, Reply, Request, Via, wire};
+use crate::record::{Record, Store};
 use crate::tls;
 use crate::transcript::Transcript;
 use crate::transport::{Failure, Limits, Service};
@@ -23,6 +23,9 @@ const LIMITS: Limits = Limits { connect: STEP, reply: STEP, until: None };
 const REFUSED_CREDENTIAL: &str = "the key or certificate may not be the enrolled one, or may have expired; the clock may be wrong; an IP \
      filter of the DPS instance may exclude this address (DPS does not say which); or something on the way has taken the client \
      certificate off";
+
+const UNCHALLENGED: &str = "compare the endorsement key of the enrollment with the one that `dps-agent identity` prints; an IP filter of \
+     the DPS instance may exclude this address (DPS does not say which)";
 
 impl Findings<'_> {
     pub(super) async fn service(&mut self, config: &Config, local: &Local, way: &Way) {
@@ -42,6 +45,9 @@ impl Findings<'_> {
             Ok(service) => service,
             Err(error) => return self.add(Check::skipped(Id::Dps, tried, with_causes(&error))),
         };
+        if attestation.is_challenged() {
+            return self.challenge(service, attestation, config).await;
+        }
         match by_mqtt.filter(|_| !by_https) {
             Some(via) => self.knock(service, attestation, *via, config).await,
             None => self.look_up(service, attestation, config, local).await,
@@ -68,6 +74,33 @@ impl Findings<'_> {
                 clock::against(answer.date.as_deref(), Clock::wall(), host).into_iter().for_each(|check| self.add(check));
             }
         }
+    }
+
+    /// A TPM is challenged before it can ask anything. Nothing is registered by that: only who answers registers.
+    async fn challenge(&mut self, mut service: Service<'_>, attestation: &Attestation, config: &Config) {
+        let host = config.dps.host.as_str();
+        let tried = format!("let {host} challenge the TPM of {}", attestation.registration_id());
+        // A new challenge may end the one that a registration is about to answer.
+        let lock = Store::new(&config.state_directory).try_lock();
+        if let Ok(None) = lock {
+            return self.add(Check::skipped(Id::Dps, tried, "another dps-agent is registering now, and this might disturb it"));
+        }
+        let connection = Connection { via: Via::Https, slot: KeySlot::Primary, number: 1 };
+        let answer = match service.exchange(&connection, &Request::Challenge, LIMITS).await {
+            Ok(answer) => answer,
+            Err(lost) => return self.add(lost_at(Id::Dps, tried, &lost)),
+        };
+        let check = match wire::decode(&Request::Challenge, &answer, attestation.registration_id(), Clock::wall()) {
+            Ok(Reply::Challenged(key)) => match service.answer(&key).await {
+                Ok(()) => Check::ok(Id::Dps, tried, "it is enrolled with this endorsement key: the TPM can answer"),
+                Err(error) => super::tpm::unanswered(tried, &error),
+            },
+            Ok(_) => not_challenged(tried, &answer),
+            Err(lost) => lost_at(Id::Dps, tried, &lost),
+        };
+        self.add(check);
+        service.close().await;
+        clock::against(answer.date.as_deref(), Clock::wall(), host).into_iter().for_each(|check| self.add(check));
     }
 
     async fn knock(&mut self, mut service: Service<'_>, attestation: &Attestation, via: Via, config: &Config) {
@@ -149,6 +182,16 @@ fn known(tried: String, body: &[u8], record: Option<&Record>) -> Check {
         }
         (Some("assigning" | "unassigned"), _) => Check::ok(Id::Dps, tried, "it is enrolled and has no hub yet"),
         (_, _) => failed(Outcome::Failed(Blame::Peer), "an answer that makes no sense", "find out who answers there"),
+    }
+}
+
+/// Why there is no challenge: most often nobody has enrolled this device, or another endorsement key.
+pub(super) fn not_challenged(tried: String, answer: &Answer) -> Check {
+    let check = refused(tried, answer);
+    match answer.status {
+        404 => check.cure("enroll it: `dps-agent identity` prints what DPS has to know"),
+        401 | 403 => check.cure(UNCHALLENGED),
+        _ => check,
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::id::{DeviceId, HostName};
+
 /// Registers this device with the Azure IoT Hub Device Provisioning Service and hands its hub to the programs here.
 #[derive(Debug, Parser)]
 #[command(name = "dps-agent", version, max_term_width = 110, after_help = EXIT_CODES)]
@@ -25,6 +27,8 @@ pub enum Verb {
     Run,
     /// Register once, or print the assignment that there is
     Provision(Provision),
+    /// Take over a device that another program provisioned: the hub key is at identity_handle already
+    Adopt(Adopt),
     /// Print what is known of the assignment
     Status,
     /// Print what an operator needs to enroll this device; asks nobody, holds no secret
@@ -49,6 +53,19 @@ pub struct Provision {
     /// Write the conversation with DPS, free of secrets, to this file
     #[arg(long, value_name = "FILE")]
     pub transcript: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Adopt {
+    /// The hub that accepts the key; without it DPS is asked where the device is assigned
+    #[arg(long, value_name = "HOST")]
+    pub hub: Option<HostName>,
+    /// The device's name at the hub, where it is not the registration ID
+    #[arg(long, value_name = "ID", requires = "hub")]
+    pub device_id: Option<DeviceId>,
+    /// How long to try, such as 60s, 5m or 1h
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -38,6 +38,7 @@ async fn perform(cli: &Cli) -> Result<u8, Failure> {
     match &cli.verb {
         Verb::Run => verbs::run(cli).await,
         Verb::Provision(options) => verbs::provision(cli, options).await,
+        Verb::Adopt(options) => verbs::adopt(cli, options).await,
         Verb::Status => verbs::status(cli),
         Verb::Identity(options) => identity::identity(cli, options).await,
         Verb::Token(options) => token::token(cli, options).await,
@@ -51,9 +52,8 @@ async fn stopped(verb: &Verb) -> u8 {
     const SIGINT: u8 = 2;
     const SIGTERM: u8 = 15;
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let ((Ok(mut interrupt), Ok(mut terminate)), Verb::Provision(_) | Verb::Check(_) | Verb::Identity(_) | Verb::Token(_)) =
-        (signals, verb)
-    else {
+    let works = matches!(verb, Verb::Provision(_) | Verb::Adopt(_) | Verb::Check(_) | Verb::Identity(_) | Verb::Token(_));
+    let (Ok(mut interrupt), Ok(mut terminate), true) = (signals.0, signals.1, works) else {
         return std::future::pending().await;
     };
     let number = tokio::select! {

@@ -26,7 +26,7 @@ pub async fn token(cli: &Cli, options: &args::Token) -> Ended {
     }
     let record = recorded(&config)?.ok_or_else(not_provisioned)?;
     let Surroundings { root, credentials, .. } = surroundings(Transcript::log_only(), Progress::Silent);
-    let attestation = Attestation::open(&config.attestation, &root, credentials.as_deref(), record.tpm.as_ref()).await?;
+    let attestation = Attestation::recall(&config.attestation, &root, credentials.as_deref(), record.tpm.as_ref()).await?;
     if !is_ours(&record, &config, &attestation) {
         return Err(not_provisioned());
     }

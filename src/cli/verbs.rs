@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{self, Cli};
 use super::{environment, output};
-use crate::agent::{Agent, Surroundings};
+use crate::agent::{Agent, Given, Surroundings};
 use crate::blame::Blame;
 use crate::check::{Check, Examined, examine};
 use crate::config::{self, Config, Loaded, RegistrationIdSource, Source};
@@ -67,10 +67,24 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
             provisioned?
         }
     };
+    tell(cli, &record)
+}
+
+/// `adopt`
+pub async fn adopt(cli: &Cli, options: &args::Adopt) -> Ended {
+    let progress = Progress::for_person();
+    let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), progress), options.timeout).await?;
+    let given = options.hub.clone().map(|hub| Given { hub, device_id: options.device_id.clone() });
+    let taken = agent.take_over(given, options.timeout).await;
+    progress.done();
+    tell(cli, &taken?)
+}
+
+fn tell(cli: &Cli, record: &Record) -> Ended {
     if cli.json {
-        output::print_json(&told(&record))?;
+        output::print_json(&told(record))?;
     } else {
-        output::print(&in_words(&record))?;
+        output::print(&in_words(record))?;
     }
     Ok(0)
 }

@@ -9,7 +9,6 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use x509_cert::der::asn1::{AnyRef, UintRef};
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Decode, Reader, SliceReader};
 
@@ -94,19 +93,6 @@ impl Certificate {
     /// Base64 of DER, on one line: what stands between the lines of PEM.
     pub fn base64(&self) -> String {
         STANDARD.encode(&self.der)
-    }
-
-    /// Whether it is for the RSA key with this modulus and the exponent 65537. Its algorithm may be named RSAES-OAEP, as in many
-    /// certificates of TPMs.
-    pub fn is_for(&self, modulus: &[u8]) -> bool {
-        let key = self.parsed.tbs_certificate.subject_public_key_info.subject_public_key.raw_bytes();
-        let same = AnyRef::from_der(key).and_then(|key| {
-            key.sequence(|numbers| {
-                let (n, e) = (UintRef::decode(numbers)?, UintRef::decode(numbers)?);
-                Ok(n.as_bytes() == modulus && e.as_bytes() == [1, 0, 1])
-            })
-        });
-        same.unwrap_or_default()
     }
 }
 

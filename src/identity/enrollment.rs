@@ -11,7 +11,7 @@ use super::{Certificate, of_endorsement_key};
 use crate::config::Encoding;
 use crate::id::RegistrationId;
 use crate::record::rfc3339;
-use crate::tpm::{Identification, Keys};
+use crate::tpm::{Identification, Keys, PublicArea};
 
 /// The columns of [`Enrollment::csv_line`]. New ones come last.
 pub const CSV_HEADER: &str =
@@ -142,54 +142,46 @@ fn tpm_in_words(f: &mut fmt::Formatter<'_>, tpm: &Identification) -> fmt::Result
     line(f, "TPM", &or_empty(tpm.vendor.trim().to_owned()))?;
     line(f, "ID of the key, hex", &of_endorsement_key(key, Encoding::Hex))?;
     line(f, "ID of the key, base32", &of_endorsement_key(key, Encoding::Base32))?;
-    let template = if tpm.template_from_nv { "the manufacturer's, from the TPM's memory" } else { "the usual one" };
+    let template = if tpm.template_from_nv { "the manufacturer's, from the TPM's memory" } else { "the TCG's" };
     line(f, "EK template", &template)?;
-    match certified(tpm) {
+    match tpm.certificate.as_deref().map(Certificate::parse) {
         None => line(f, "EK certificate", &"none in the TPM")?,
         Some(Err(error)) => line(f, "EK certificate", &format_args!("not understood ({error})"))?,
-        Some(Ok((certificate, true))) => {
-            line(f, "EK certificate", &"of this endorsement key")?;
-            in_words(f, &certificate)?;
-        }
-        Some(Ok((certificate, false))) => {
-            line(f, "EK certificate", &"of ANOTHER key: the endorsement key was made with another template")?;
+        Some(Ok(certificate)) => {
+            line(f, "EK certificate", &whose(tpm))?;
             in_words(f, &certificate)?;
         }
     }
     line(f, "SRK", &kept(tpm.keys.storage_key.handle))?;
     line(f, "endorsement key", &key.text())?;
-    line(f, "storage root key", &tpm.keys.storage_key.public.text())
+    line(f, "storage root key", &tpm.keys.storage_key.public.text())?;
+    tpm.certified_key.iter().try_for_each(|key| line(f, "certified key", &key.text()))
+}
+
+fn whose(tpm: &Identification) -> &'static str {
+    match (tpm.is_certified(), &tpm.certified_key) {
+        (true, _) => "of this endorsement key",
+        (false, Some(_)) => "of ANOTHER endorsement key of this TPM, the certified key below",
+        (false, None) => "of ANOTHER key, which this TPM does not make",
+    }
 }
 
 fn kept(handle: Option<u32>) -> String {
     handle.map_or_else(|| "made anew for each use".to_owned(), |handle| format!("kept at {handle:#010x}"))
 }
 
-/// The certificate of the endorsement key, and whether it is of this one; nothing if there is none.
-fn certified(tpm: &Identification) -> Option<Result<(Certificate, bool), String>> {
-    let der = tpm.certificate.as_deref()?;
-    Some(Certificate::parse(der).map(|certificate| {
-        let is_ours = tpm.keys.endorsement_key.modulus().is_some_and(|modulus| certificate.is_for(modulus));
-        (certificate, is_ours)
-    }))
-}
-
 fn tpm_json(tpm: &Identification) -> Value {
     let key = &tpm.keys.endorsement_key;
     let storage_key = &tpm.keys.storage_key;
-    let certificate = match certified(tpm) {
-        None => Value::Null,
-        Some(Ok((certificate, matches))) => {
-            let mut shown = certificate_json(&certificate);
-            shown["matches"] = json!(matches);
-            shown["error"] = Value::Null;
-            shown
-        }
-        Some(Err(error)) => {
-            let der = tpm.certificate.as_deref().unwrap_or_default();
-            json!({ "matches": null, "error": error, "certificate": STANDARD.encode(der) })
-        }
-    };
+    let certificate = tpm.certificate.as_deref().map(|der| {
+        let (mut shown, error) = match Certificate::parse(der) {
+            Ok(certificate) => (certificate_json(&certificate), None),
+            Err(error) => (json!({ "certificate": STANDARD.encode(der) }), Some(error)),
+        };
+        shown["matches"] = json!(tpm.is_certified());
+        shown["error"] = json!(error);
+        shown
+    });
     json!({
         "endorsementKey": key.text(),
         "storageRootKey": storage_key.public.text(),
@@ -197,6 +189,7 @@ fn tpm_json(tpm: &Identification) -> Value {
         "idHex": of_endorsement_key(key, Encoding::Hex),
         "idBase32": of_endorsement_key(key, Encoding::Base32),
         "endorsementCertificate": certificate,
+        "certifiedKey": tpm.certified_key.as_ref().map(PublicArea::text),
         "templateFromNv": tpm.template_from_nv,
         "vendor": tpm.vendor.trim(),
     })

@@ -225,7 +225,7 @@ pub struct Import {
     course: Course,
     key: AuthenticationKey,
     errand: Errand,
-    assignment: Option<Assignment>,
+    assignment: Option<Box<Assignment>>,
 }
 
 /// What a key from the service is for.
@@ -261,7 +261,7 @@ impl Import {
     /// The TPM has taken it.
     pub fn imported(mut self) -> Step {
         match self.assignment {
-            Some(assignment) => Step::Done(Ok(self.course.registered(assignment))),
+            Some(assignment) => Step::Done(Ok(self.course.registered(*assignment))),
             None => {
                 self.course.answered = true;
                 self.course.ask(Request::Register)
@@ -357,7 +357,7 @@ impl Course {
                 self.useless_key(Lost::Nonsense("it assigns a hub without the TPM's key for it".to_owned()), now)
             }
             None => Step::Done(Ok(self.registered(assignment))),
-            Some(key) => Step::Import(Import { course: self, key, errand: Errand::Keep, assignment: Some(assignment) }),
+            Some(key) => Step::Import(Import { course: self, key, errand: Errand::Keep, assignment: Some(Box::new(assignment)) }),
         }
     }
 

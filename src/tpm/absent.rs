@@ -1,6 +1,6 @@
 //! Stands in for a session where the feature `tpm` is off: there is none, and every verb says so.
 
-use super::{Auths, HubKey, Identification, Keys, Memory, Name, Placed, Signature, StorageKey, TpmError};
+use super::{Auths, Examination, HubKey, Identification, Keys, Memory, Name, Placed, Signature, StorageKey, TpmError};
 use crate::config::TpmSettings;
 use crate::protocol::AuthenticationKey;
 
@@ -46,6 +46,10 @@ impl Session {
     }
 
     pub(super) fn found(&mut self) -> Result<HubKey, TpmError> {
+        match *self {}
+    }
+
+    pub(super) fn examine(&mut self) -> Result<Examination, TpmError> {
         match *self {}
     }
 

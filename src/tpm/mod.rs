@@ -6,6 +6,8 @@ mod error;
 #[cfg(feature = "tpm")]
 mod esys;
 #[cfg(feature = "tpm")]
+mod examine;
+#[cfg(feature = "tpm")]
 mod fault;
 mod gate;
 #[cfg(feature = "tpm")]
@@ -24,6 +26,7 @@ mod template;
 mod verbs;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::TpmSettings;
 use crate::protocol::AuthenticationKey;
@@ -83,6 +86,32 @@ pub struct Identification {
     pub template_from_nv: bool,
     /// Manufacturer and firmware, as the TPM names them, such as `IBM  SW   TPM 1.2.0.0`.
     pub vendor: String,
+}
+
+/// What is where in a TPM, and whether it is locked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examination {
+    /// Manufacturer and firmware, as the TPM names them.
+    pub vendor: String,
+    /// Where it is locked after wrong passwords: for how long at most, if it says so.
+    pub locked: Option<Option<Duration>>,
+    /// At `ek_handle`.
+    pub endorsement_key: Occupant,
+    /// At `srk_handle`.
+    pub storage_key: Occupant,
+    /// At `identity_handle`, where one is configured.
+    pub identity: Option<Occupant>,
+}
+
+/// What is at a handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occupant {
+    /// Nothing.
+    Nothing,
+    /// What belongs there, by its type, attributes and template.
+    Fitting,
+    /// Something else, in words such as `an ECC key`.
+    Foreign(&'static str),
 }
 
 impl Identification {
@@ -146,6 +175,11 @@ impl Tpm {
     /// What an operator has to know to enroll this TPM.
     pub async fn identify(&self) -> Result<Identification, TpmError> {
         self.run(|session| session.identify()).await
+    }
+
+    /// Looks at the TPM and its handles; nothing in it is made or changed.
+    pub async fn examine(&self) -> Result<Examination, TpmError> {
+        self.run(|session| session.examine()).await
     }
 
     async fn run<T: Send + 'static>(

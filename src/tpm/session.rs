@@ -1,6 +1,7 @@
 //! One verb's session with the TPM: how it is opened, how rights are shown, and what each refusal means.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub(super) struct Shared {
     auths: Auths,
     warned: Mutex<BTreeSet<u32>>,
     saved: Mutex<Vec<(PublicArea, Saved)>>,
+    is_tidy: AtomicBool,
 }
 
 /// An open TPM for one verb. Whatever the verb's end, all that it has loaded is flushed.
@@ -39,7 +41,7 @@ const VOLATILE: [u32; 2] = [0x0200_0000, 0x8000_0000];
 
 impl Shared {
     pub(super) fn new(settings: TpmSettings, auths: Auths) -> Self {
-        Self { settings, auths, warned: Mutex::default(), saved: Mutex::default() }
+        Self { settings, auths, warned: Mutex::default(), saved: Mutex::default(), is_tidy: AtomicBool::new(false) }
     }
 
     /// Keys that the TPM does not keep, as it has wrapped them.
@@ -66,8 +68,10 @@ impl<'s> Session<'s> {
         reach::look(tcti)?;
         let esys = Esys::open(tcti).map_err(|fault| reach::explain(tcti, fault))?;
         let mut session = Self { esys, shared, salted: None, refused: Vec::new() };
-        if !reach::is_managed(tcti) {
+        // What is there later is our own, or of a program that is at work now.
+        if !reach::is_managed(tcti) && !shared.is_tidy.load(Ordering::Relaxed) {
             session.tidy()?;
+            shared.is_tidy.store(true, Ordering::Relaxed);
         }
         Ok(session)
     }
@@ -140,7 +144,7 @@ impl<'s> Session<'s> {
     }
 
     /// If the TPM is locked: for how long at most, where it says so.
-    fn lock(&mut self) -> Result<Option<Option<Duration>>, Fault> {
+    pub(super) fn lock(&mut self) -> Result<Option<Option<Duration>>, Fault> {
         let properties = self.esys.properties(PERMANENT, 0x12)?;
         let value = |wanted| properties.iter().find_map(|(tag, value)| (*tag == wanted).then_some(*value));
         if value(PERMANENT).unwrap_or(0) & IN_LOCKOUT == 0 {

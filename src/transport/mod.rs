@@ -288,10 +288,13 @@ pub(crate) async fn credential(
 impl From<AttestationError> for Lost {
     fn from(error: AttestationError) -> Self {
         let words = error.to_string();
-        match error.blame() {
-            Blame::Peer => Self::Nonsense(words),
-            Blame::Tpm => Self::Tpm(words),
-            _ => Self::Credential(words),
+        let blame = error.blame();
+        if blame == Blame::Peer {
+            Self::Nonsense(words)
+        } else if blame == Blame::Tpm {
+            Self::Tpm(words)
+        } else {
+            Self::Credential(words)
         }
     }
 }

@@ -5,6 +5,7 @@ mod bad_input;
 mod check;
 mod daemon;
 mod gateway;
+mod identity;
 mod power_cut;
 mod proof;
 mod proxy;

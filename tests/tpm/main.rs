@@ -2,15 +2,19 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod cutter;
-#[cfg(feature = "tpm")]
+mod flights;
 mod gateway;
-#[cfg(feature = "tpm")]
+mod happy;
+mod hostile;
+mod hostile_blobs;
+mod hostile_gateway;
+mod hostile_objects;
+mod hostile_presence;
 mod power_cut;
-#[cfg(feature = "tpm")]
 mod power_cut_files;
-#[cfg(feature = "tpm")]
 mod power_cut_scene;
 mod relay;
 mod swtpm;
 mod tls_relay;
+mod verbs;
 mod wire;

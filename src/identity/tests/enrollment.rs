@@ -103,7 +103,7 @@ fn a_tpm_is_told_with_its_keys_ids_and_certificate() {
         "TPM                    IBM  SW   TPM 1.2.0.0".to_owned(),
         format!("ID of the key, hex     {}", text(&ids["sha256_hex"])),
         format!("ID of the key, base32  {}", text(&ids["base32_lower_nopad"])),
-        "EK template            the usual one".to_owned(),
+        "EK template            the TCG's".to_owned(),
         "EK certificate         of this endorsement key".to_owned(),
         "  subject              (empty)".to_owned(),
         "  issuer               CN=Example TPM CA,O=Example".to_owned(),
@@ -122,7 +122,7 @@ fn a_tpm_is_told_with_its_keys_ids_and_certificate() {
     });
     let expected = json!({
         "endorsementKey": ek, "storageRootKey": srk, "storageRootKeyHandle": "0x81000001",
-        "idHex": ids["sha256_hex"], "idBase32": ids["base32_lower_nopad"], "endorsementCertificate": certificate,
+        "idHex": ids["sha256_hex"], "idBase32": ids["base32_lower_nopad"], "endorsementCertificate": certificate, "certifiedKey": null,
         "templateFromNv": false, "vendor": "IBM  SW   TPM 1.2.0.0",
     });
     assert_eq!(of_tpm(tpm()).to_json()["tpm"], expected);
@@ -152,13 +152,23 @@ fn what_a_tpm_has_not_is_said() {
 fn a_certificate_of_another_key_is_told_from_one_of_this() {
     let mut other = tpm();
     other.keys.endorsement_key = other.keys.storage_key.public.clone();
-    let other = of_tpm(other);
-    let line = "\nEK certificate         of ANOTHER key: the endorsement key was made with another template\n";
-    assert!(other.to_string().contains(line), "{other}");
-    assert_eq!(other.to_json()["tpm"]["endorsementCertificate"]["matches"], false);
-    // A key of another kind.
-    let other = of_tpm(Identification { certificate: Some(der(DEVICE)), ..tpm() });
-    assert!(other.to_string().contains(line), "{other}");
+    let told = |other: Identification, line: &str, certified: Value| {
+        let other = of_tpm(other);
+        assert!(other.to_string().contains(&format!("\nEK certificate         of ANOTHER {line}\n")), "{other}");
+        let json = other.to_json();
+        assert_eq!(
+            (&json["tpm"]["endorsementCertificate"]["matches"], &json["tpm"]["certifiedKey"]),
+            (&json!(false), &certified)
+        );
+        other.to_string()
+    };
+    let no_key = "key, which this TPM does not make";
+    told(other.clone(), no_key, Value::Null);
+    told(Identification { certificate: Some(der(DEVICE)), ..tpm() }, no_key, Value::Null);
+    other.certified_key = Some(tpm().keys.endorsement_key);
+    let ek = vector("ek_tpm2b_public_b64");
+    let text = told(other, "endorsement key of this TPM, the certified key below", ek.clone());
+    assert!(text.ends_with(&format!("\ncertified key          {}\n", ek.as_str().unwrap())), "{text}");
 }
 
 #[test]
@@ -179,7 +189,7 @@ fn a_certificate_that_is_none_is_said_to_be_so() {
     let broken = of_tpm(Identification { certificate: Some(b"x509".to_vec()), ..tpm() });
     assert!(broken.to_string().contains("\nEK certificate         not understood ("), "{broken}");
     let shown = broken.to_json()["tpm"]["endorsementCertificate"].clone();
-    assert_eq!((&shown["certificate"], &shown["matches"]), (&json!("eDUwOQ=="), &Value::Null));
+    assert_eq!((&shown["certificate"], &shown["matches"]), (&json!("eDUwOQ=="), &json!(false)));
     assert!(shown["error"].as_str().is_some_and(|error| !error.is_empty()), "{shown}");
 }
 

@@ -2,6 +2,7 @@
 
 mod blobs;
 mod device;
+mod examine;
 mod flow;
 mod gate;
 mod hostile;
