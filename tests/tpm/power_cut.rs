@@ -15,7 +15,7 @@ use crate::power_cut_scene::{HANDLE, KINDS, Kind, Moment, Point, Scene, Story, g
 use crate::swtpm::Swtpm;
 
 /// More than there are processors: a registration waits two seconds for its poll.
-const WORKERS: usize = 8;
+const WORKERS: usize = 20;
 
 /// Without `DPS_AGENT_POWER_CUTS=all`, one point of so many, and another one in each process. Odd, for both sides of a place.
 const ONE_OF: usize = 11;
@@ -45,7 +45,15 @@ struct Results {
 fn every_power_cut_leaves_a_gateway_that_works_offline_or_heals() {
     let began = now();
     let tpm = Swtpm::start().snapshot();
-    let stories = [(Story::First, false), (Story::Again, false), (Story::Moved, false), (Story::Again, true), (Story::Moved, true)];
+    let [plain, at_handle] = [false, true];
+    let stories = [
+        (Story::First, plain),
+        (Story::Again, plain),
+        (Story::Moved, plain),
+        (Story::Again, at_handle),
+        (Story::Moved, at_handle),
+        (Story::Adopted, at_handle),
+    ];
     let scenes: Vec<_> = thread::scope(|scope| {
         let scenes = stories.map(|(story, has_handle)| {
             let tpm = &tpm;
@@ -107,6 +115,9 @@ fn play(gateway: &mut Gateway, scenes: &[Scene], number: usize, point: &Point) -
     outcome.works_offline = works_without_dps(gateway)?;
     if in_the_dark && !outcome.works_offline {
         return Err("it worked offline until it could reach the hub".to_owned());
+    }
+    if point.is_kept && !outcome.works_offline {
+        return Err("the new key was kept, the hub accepts it, and the agent has it no more".to_owned());
     }
     gateway.to_dps.down(false);
     let healed = heal(gateway, scene)?;

@@ -63,7 +63,8 @@ pub fn calls(gateway: &Gateway) -> Vec<Call> {
 pub fn was_cut_at(gateway: &Gateway, call: &Call, side: Side) -> bool {
     let lines: Vec<_> = lines(gateway).into_iter().filter(|line| line.contains('(')).collect();
     let reached = lines.iter().filter(|line| line.starts_with(&format!("{}(", call.name))).count();
-    let last = lines.last().is_some_and(|last| last.starts_with(&format!("{}(", call.name)) && done(last) == (side == Side::After));
+    let last =
+        lines.last().is_some_and(|last| last.starts_with(&format!("{}(", call.name)) && done(last) == (side == Side::After));
     reached == call.number && last
 }
 

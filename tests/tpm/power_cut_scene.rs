@@ -32,6 +32,8 @@ pub enum Story {
     First,
     Again,
     Moved,
+    /// Like `Again`, and the key before is one that another program made: it is at the handle and nowhere else.
+    Adopted,
 }
 
 /// A registration that is cut again and again.
@@ -52,6 +54,8 @@ pub struct Point {
     pub kind: Kind,
     at: At,
     pub what: String,
+    /// From here on the new key has been kept, and the hub accepts it: it must not be lost any more.
+    pub is_kept: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +121,10 @@ impl Scene {
             let token = gateway.run(&["token", "--expiry-in", "24h"], None);
             scene.old_token = Some(token.stdout.trim().to_owned());
         }
+        if story == Story::Adopted {
+            fs::remove_dir_all(gateway.path("state")).unwrap();
+            assert_eq!(gateway.run(&["adopt", "--hub", "localhost"], None).code, Some(0));
+        }
         if story == Story::Moved {
             gateway.emulator.move_hub(ID, "hub-two").unwrap();
         }
@@ -130,6 +138,7 @@ impl Scene {
             Story::First => "first",
             Story::Again => "again, same hub",
             Story::Moved => "again, other hub",
+            Story::Adopted => "adopted key",
         };
         if self.has_handle { format!("{story}, {HANDLE}") } else { story.to_owned() }
     }
@@ -170,22 +179,42 @@ impl Scene {
 
     fn trace(&mut self, gateway: &mut Gateway) {
         self.restore(gateway);
+        gateway.to_tpm.rules(&[]);
+        let said = gateway.emulator.transcript(ID).len();
         let ran = gateway.run_command(&mut files::command(gateway, None, self.arguments()), None);
         assert_eq!(ran.code, Some(0), "{}: {ran:?}", self.name());
-        for (index, event) in gateway.cutter.events().into_iter().enumerate() {
+        let events = gateway.cutter.events();
+        let proof = events.iter().position(|event| event == "hub request").unwrap();
+        for (index, event) in events.iter().enumerate() {
             let kind = if event.starts_with("TPM ") { Kind::Tpm } else { Kind::Message };
-            self.add(kind, [At::Event(Cut::Before(index + 1)), At::Event(Cut::After(index + 1))], &format!("{}: {event}", index + 1));
+            let [before, after] = [Cut::Before(index + 1), Cut::After(index + 1)].map(At::Event);
+            let is_kept = index >= proof;
+            self.add(kind, [(before, is_kept), (after, is_kept)], &format!("{}: {event}", index + 1));
         }
-        for call in files::calls(gateway) {
+        let calls = files::calls(gateway);
+        // The last time the record says how the proof ended, and the time before that it says that there is a new key.
+        let records =
+            calls.iter().enumerate().filter(|(_, call)| call.name.starts_with("rename") && call.line.contains("/record"));
+        let kept = records.map(|(index, _)| index).rev().nth(1).expect("a record of the new key, and one of its proof");
+        for (index, call) in calls.into_iter().enumerate() {
             let what = format!("{} {}: {}", call.name, call.number, call.line);
-            self.add(Kind::File, [At::Call(call.clone(), Side::Before), At::Call(call, Side::After)], &what);
+            let [before, after] = [At::Call(call.clone(), Side::Before), At::Call(call, Side::After)];
+            self.add(Kind::File, [(before, index > kept), (after, index >= kept)], &what);
         }
+        let lines = gateway.emulator.transcript(ID);
+        assert_eq!(self.counts[..2], [gateway.to_tpm.codes().len(), messages(&lines[said..])], "{}: {events:#?}", self.name());
     }
 
-    fn add(&mut self, kind: Kind, sides: [At; 2], what: &str) {
+    fn add(&mut self, kind: Kind, sides: [(At, bool); 2], what: &str) {
         self.counts[kind as usize] += 1;
-        for (at, side) in sides.into_iter().zip(["before", "after"]) {
-            self.points.push(Point { kind, at, what: format!("{side} {what}") });
+        for ((at, is_kept), side) in sides.into_iter().zip(["before", "after"]) {
+            self.points.push(Point { kind, at, what: format!("{side} {what}"), is_kept });
         }
     }
+}
+
+/// How many requests and answers the service has seen, by its own account.
+fn messages(transcript: &[String]) -> usize {
+    const MESSAGES: [&str; 5] = ["> challenge", "> register", "> query", "> hub connect", "< "];
+    transcript.iter().filter(|line| MESSAGES.iter().any(|message| line.starts_with(message))).count()
 }
