@@ -6,7 +6,7 @@ use crate::config::{Config, ConfigError, Settings};
 use crate::fault::Fault;
 use crate::hub::{Identity, Telemetry};
 use crate::listener::{self, Speaks};
-use crate::service::{Device, Service, State, Via};
+use crate::service::{Device, Service, Snapshot, State, Via};
 use crate::tls::{self, TlsError};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -246,6 +246,17 @@ impl Emulator {
     /// When there is no such device or group.
     pub fn move_hub(&self, name: &str, hub: &str) -> Result<(), UnknownDevice> {
         self.change(name, |settings| settings.hub = Some(hub.to_owned()))
+    }
+
+    /// How all devices stand now, so that the same can be tried from here more than once.
+    pub fn snapshot(&self) -> Snapshot {
+        self.service.look(State::snapshot)
+    }
+
+    /// Makes all devices stand as they did then, here or at another emulator with the same configuration: enrollments, operations,
+    /// hub keys and identities. Who is connected to a hub is not any more; transcripts and messages stay.
+    pub fn restore(&self, then: &Snapshot) {
+        self.service.with(|state| state.restore(then));
     }
 
     /// Enables or disables an enrollment (or group).

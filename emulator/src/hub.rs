@@ -20,7 +20,7 @@ pub struct Telemetry {
 }
 
 /// All hubs: their identities and what was sent to them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Hubs {
     /// By lower-case host name and by device ID, which is case-sensitive.
     identities: BTreeMap<(String, String), Identity>,
@@ -29,7 +29,7 @@ pub(crate) struct Hubs {
 }
 
 /// A device identity at one hub.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) registration_id: String,
     proof: Proof,
@@ -71,6 +71,13 @@ impl Identity {
 }
 
 impl Hubs {
+    /// The same identities as in `then`, with nobody connected. Messages that have arrived stay.
+    pub(crate) fn restore(&mut self, then: &Self) {
+        self.identities.values_mut().for_each(Identity::evict);
+        self.identities.clone_from(&then.identities);
+        self.identities.values_mut().for_each(|identity| identity.session = None);
+    }
+
     /// Creates an identity, or gives an old one the new proof.
     pub(crate) fn add(&mut self, hub: &str, device_id: &str, identity: Identity) {
         match self.identities.get_mut(&key(hub, device_id)) {

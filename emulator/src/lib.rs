@@ -47,4 +47,5 @@ mod transcript;
 pub use config::{Config, ConfigError};
 pub use emulator::{DeviceState, Emulator, SetFaultsError, StartError, UnknownDevice};
 pub use hub::Telemetry;
+pub use service::Snapshot;
 pub use tls::TlsError;

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// What a device has registered so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Registration {
     operations: HashMap<String, Operation>,
     pub(crate) assignment: Option<Assignment>,
@@ -30,7 +30,7 @@ pub(crate) struct Assignment {
     etag: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Operation {
     polls_left: u32,
     polled: Vec<Instant>,

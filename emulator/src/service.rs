@@ -54,8 +54,15 @@ pub(crate) struct State {
     pub(crate) changes: u64,
 }
 
+/// How all devices stood at one moment, at DPS and at the hubs.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    devices: BTreeMap<String, Device>,
+    hubs: Hubs,
+}
+
 /// One device: an individual enrollment, or a member of a group since it first said its name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Device {
     pub(crate) registration_id: String,
     /// `None` until a member of a group has proved which group it belongs to.
@@ -317,6 +324,15 @@ impl State {
     pub(crate) fn remove_from_hub(&mut self, registration_id: &str) -> bool {
         let assignment = self.device(registration_id).and_then(|device| device.registration.assignment.clone());
         assignment.is_some_and(|at| self.hubs.remove(&at.hub, &at.device_id))
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot { devices: self.devices.clone(), hubs: self.hubs.clone() }
+    }
+
+    pub(crate) fn restore(&mut self, then: &Snapshot) {
+        self.devices.clone_from(&then.devices);
+        self.hubs.restore(&then.hubs);
     }
 
     pub(crate) fn telemetry(&self) -> &[Telemetry] {

@@ -254,6 +254,23 @@ fn a_move_takes_the_old_identity_away_with_the_register_call() {
 }
 
 #[test]
+fn a_snapshot_brings_back_keys_and_identities_here_and_elsewhere() {
+    let start = || emulator_for("hubs = [\"localhost\", \"127.0.0.1\"]", &enrollment(""));
+    let emulator = start();
+    let (first, _) = Device::assigned(&emulator);
+    let then = emulator.snapshot();
+    emulator.move_hub(ID, "127.0.0.1").unwrap();
+    let (second, moved) = Device::assigned(&emulator);
+    assert_eq!((connect(&emulator, &moved, &second), connect(&emulator, "localhost", &first)), (0, 5));
+    for emulator in [emulator, start()] {
+        emulator.restore(&then);
+        assert_eq!((connect(&emulator, &moved, &second), connect(&emulator, "localhost", &first)), (5, 0));
+        assert_eq!(emulator.hub_key_generation(ID), 1);
+        assert_eq!(Device::assigned(&emulator).1, "localhost", "the move is undone");
+    }
+}
+
+#[test]
 fn what_is_no_endorsement_key_is_refused_with_its_line() {
     let explained = |table: &str| {
         let text = format!("[service]\nid_scope = \"0ne\"\n{table}");

@@ -134,11 +134,14 @@ impl Agent {
                 message: format!("{}; {OTHER_TPM}: enroll this one: {line}", failure.message),
                 ..failure
             },
-            None if refused && self.attestation.is_challenged() => {
-                Failure { message: format!("{}{UNKNOWN_TPM}", failure.message), ..failure }
-            }
+            None if self.may_be_unknown(&failure) => Failure { message: format!("{}{UNKNOWN_TPM}", failure.message), ..failure },
             None => failure,
         }
+    }
+
+    fn may_be_unknown(&self, failure: &Failure) -> bool {
+        let is_missing = failure.code.is_some_and(|code| code / 1000 == 404);
+        self.attestation.is_challenged() && (is_missing || failure.blame == Blame::Unauthorized)
     }
 
     /// What enrolls this TPM, where the record is of another one.

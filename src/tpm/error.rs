@@ -288,7 +288,11 @@ mod tests {
                 Blame::Tpm,
                 "refuses to count: response code 0x9a2, which \"tpm2_rc_decode 0x9a2\"",
             ),
-            (E::Lost("it is gone".to_owned()), Blame::Tpm, "the TPM does not load the hub key any more: it is gone; `dps-agent provision --force` registers the device again"),
+            (
+                E::Lost("it is gone".to_owned()),
+                Blame::Tpm,
+                "the TPM does not load the hub key any more: it is gone; `dps-agent provision --force` registers the device again",
+            ),
             (E::Changed, Blame::Tpm, "endorsement key is no longer the one that was read before; start again"),
             (E::NothingFound(0x8100_0100), Blame::Tpm, "nothing is kept at identity_handle 0x81000100; provision this device"),
             (E::TooLong(1025), Blame::Tpm, "a TPM signs 1024 bytes at once, and the text has 1025; use shorter IDs"),

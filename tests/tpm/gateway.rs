@@ -40,17 +40,21 @@ pub struct Ran {
 impl Gateway {
     /// Enrolled by its endorsement key and assigned at once, with these lines more in `[service]` and in the enrollment.
     pub fn new(service: &str, enrollment: &str) -> Self {
-        let tpm = Swtpm::start();
+        Self::of(Swtpm::start(), service, &format!("answer = \"at-once\"\n{enrollment}"))
+    }
+
+    /// With this TPM, and assigned when it polls if nothing else is said.
+    pub fn of(tpm: Swtpm, service: &str, enrollment: &str) -> Self {
         let key = endorsement_key(&tpm);
         let text = format!(
             "[service]\nid_scope = \"0ne00000000\"\n{service}\n\
-             [[enrollment]]\nregistration_id = \"{ID}\"\nendorsement_key = \"{key}\"\nanswer = \"at-once\"\n{enrollment}\n"
+             [[enrollment]]\nregistration_id = \"{ID}\"\nendorsement_key = \"{key}\"\n{enrollment}\n"
         );
         let emulator = Emulator::start(Config::from_toml(&text).unwrap()).unwrap();
         let cutter = Cutter::default();
         let to_tpm = TpmRelay::start(&tpm, &cutter);
         let to_dps = TlsRelay::start("DPS", emulator.https_port(), &cutter);
-        let to_hub = TlsRelay::start("hub", emulator.mqtt_port(), &cutter);
+        let to_hub = TlsRelay::to_one_exchange("hub", emulator.mqtt_port(), &cutter);
         let gateway = Self { tpm, emulator, cutter, to_tpm, to_dps, to_hub, directory: scratch("gateway") };
         fs::write(gateway.path("ca.pem"), gateway.emulator.ca_pem()).unwrap();
         gateway.configure("", "");
@@ -74,7 +78,11 @@ impl Gateway {
 
     /// The agent with these arguments and this gateway's configuration; nothing of our own environment reaches it.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dps-agent"));
+        self.under(Command::new(env!("CARGO_BIN_EXE_dps-agent")), arguments)
+    }
+
+    /// The same, behind a command that runs another.
+    pub fn under(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args(arguments).arg("--config").arg(self.path("config.toml"));
         command.env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -83,7 +91,12 @@ impl Gateway {
 
     /// Runs it to its end, or to the cut, and until the service has dealt with what it received.
     pub fn run(&self, arguments: &[&str], cut: Option<Cut>) -> Ran {
-        let mut child = self.cutter.spawn(&mut self.command(arguments), cut);
+        self.run_command(&mut self.command(arguments), cut)
+    }
+
+    /// Runs this to its end, or to the cut.
+    pub fn run_command(&self, command: &mut Command, cut: Option<Cut>) -> Ran {
+        let mut child = self.cutter.spawn(command, cut);
         let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let err = std::thread::spawn(move || {
             let mut text = String::new();

@@ -130,7 +130,10 @@ fn a_second_run_asks_nobody_and_changes_nothing() {
     assert_eq!(kept, Some(gateway.hub_key()));
     for _ in 0..2 {
         assert_eq!(gateway.provision().stdout, first.stdout);
-        assert_eq!((gateway.emulator.transcript(ID), files(), gateway.at("0x81000100")), (said.clone(), written.clone(), kept.clone()));
+        assert_eq!(
+            (gateway.emulator.transcript(ID), files(), gateway.at("0x81000100")),
+            (said.clone(), written.clone(), kept.clone())
+        );
     }
     assert!(gateway.works());
 }
@@ -226,7 +229,10 @@ fn dps_is_asked_over_https_whatever_could_be_asked_too() {
     let mut gateway = Gateway::new();
     gateway.set("dps.transport = \"auto\"");
     gateway.provision();
-    assert_eq!(gateway.asked(), ["> connect https", "> challenge", "> register", "> hub connect mqtt localhost gw-tpm", "> disconnect"]);
+    assert_eq!(
+        gateway.asked(),
+        ["> connect https", "> challenge", "> register", "> hub connect mqtt localhost gw-tpm", "> disconnect"]
+    );
     gateway.set("dps.https_port = 1");
     let (code, message) = gateway.fails(&["provision", "--force", "--timeout", "1s"]);
     assert_eq!(code, 75, "{message}");

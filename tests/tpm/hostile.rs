@@ -161,7 +161,8 @@ fn a_tpm_that_says_that_it_is_locked_is_believed() {
     let gateway = Gateway::new();
     gateway.provision();
     gateway.relay.rules(&[each("HMAC", Act::Answer(rc::LOCKOUT))]);
-    let locked = "the TPM is locked after too many wrong passwords; wait, or reset it with tpm2_dictionarylockout --clear-lockout";
+    let locked =
+        "the TPM is locked after too many wrong passwords; wait, or reset it with tpm2_dictionarylockout --clear-lockout";
     assert_eq!(gateway.token(), Err((71, locked.to_owned())));
     let (key, generation) = (gateway.hub_key(), gateway.emulator.hub_key_generation(ID));
     assert_eq!(gateway.fails(&["provision", "--force"]), (71, locked.to_owned()));

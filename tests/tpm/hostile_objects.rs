@@ -126,7 +126,7 @@ fn what_ten_killed_predecessors_have_left_does_not_accumulate() {
     let cutter = Cutter::default();
     let relay = TpmRelay::start(&gateway.tpm, &cutter);
     gateway.set(&format!("attestation.tcti = \"{}\"", relay.tcti()));
-    let mut register = || {
+    let register = || {
         let mut command = gateway.command(&["provision", "--force"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
@@ -135,7 +135,8 @@ fn what_ten_killed_predecessors_have_left_does_not_accumulate() {
     assert!(cutter.spawn(&mut register(), None).wait().unwrap().success());
     let events = cutter.events();
     let places = |event: &'static str| events.iter().enumerate().filter(move |(_, known)| *known == event).map(|(at, _)| at + 1);
-    let places: Vec<_> = ["TPM StartAuthSession", "TPM PolicySecret", "TPM Load", "TPM HMAC"].into_iter().flat_map(places).collect();
+    let places: Vec<_> =
+        ["TPM StartAuthSession", "TPM PolicySecret", "TPM Load", "TPM HMAC"].into_iter().flat_map(places).collect();
     assert_eq!(places.len(), 2 + 2 + 3 + 2);
     let mut left = Vec::new();
     for place in places.iter().cycle().take(10) {
@@ -157,10 +158,12 @@ fn a_cleared_tpm_registers_again_by_itself() {
     gateway.provision();
     let (old, key) = (gateway.record(), gateway.hub_key());
     gateway.tpm.clear();
-    let lost = "the TPM does not load the hub key any more: it does not belong to this TPM's storage key, or its record is damaged";
+    let lost =
+        "the TPM does not load the hub key any more: it does not belong to this TPM's storage key, or its record is damaged";
     assert_eq!(gateway.token(), Err((71, lost.to_owned())));
     let ran = gateway.provision();
-    let warning = "the TPM was cleared: the hub key does not work without the storage key that is gone, so the device registers again\n";
+    let warning =
+        "the TPM was cleared: the hub key does not work without the storage key that is gone, so the device registers again\n";
     assert!(ran.stderr.ends_with(warning) && ran.stderr.lines().count() == 1, "{}", ran.stderr);
     let new = gateway.record();
     assert_eq!(new["tpm"]["endorsementKey"], old["tpm"]["endorsementKey"]);
@@ -205,12 +208,13 @@ fn an_endorsement_key_with_an_empty_unique_is_another_key() {
     let tcg = endorsement_key(&tpm);
     // PolicySecret(TPM_RH_ENDORSEMENT), TCG EK Credential Profile.
     let policy = [
-        0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24, 0xfd, 0x52, 0xd7, 0x6e, 0x06,
-        0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
+        0x83, 0x71, 0x97, 0x67, 0x44, 0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24, 0xfd, 0x52, 0xd7, 0x6e,
+        0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa,
     ];
     fs::write(tpm.path("policy"), policy).unwrap();
     let attributes = "fixedtpm|fixedparent|sensitivedataorigin|adminwithpolicy|restricted|decrypt";
-    tpm.tool(&format!("tpm2_createprimary -Q -C e -g sha256 -G rsa2048:aes128cfb -L policy -a {attributes} -c empty.ctx")).success();
+    tpm.tool(&format!("tpm2_createprimary -Q -C e -g sha256 -G rsa2048:aes128cfb -L policy -a {attributes} -c empty.ctx"))
+        .success();
     tpm.tool("tpm2_readpublic -Q -c empty.ctx -f tss -o empty.pub").success();
     tpm.tool("tpm2_flushcontext -t").success();
     let empty = STANDARD.encode(fs::read(tpm.path("empty.pub")).unwrap());

@@ -14,7 +14,8 @@ use crate::relay::{Act, When, rc};
 fn a_device_that_is_not_there_is_waited_for_and_then_named() {
     let mut gateway = Gateway::new();
     gateway.set("attestation.tcti = \"device:/nonexistent/tpmrm0\"");
-    let absent = "no TPM at /nonexistent/tpmrm0; it may still be starting. If it stays away, enable it in the firmware, or correct tcti";
+    let absent =
+        "no TPM at /nonexistent/tpmrm0; it may still be starting. If it stays away, enable it in the firmware, or correct tcti";
     for arguments in [&["provision", "--timeout", "1s"][..], &["identity"]] {
         assert_eq!(gateway.fails(arguments), (71, absent.to_owned()), "{arguments:?}");
     }
@@ -40,7 +41,7 @@ fn a_device_that_is_not_for_us_is_named_with_the_group_that_it_is_for() {
         command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", env!("CARGO_BIN_EXE_dps-agent")]);
         gateway.under(command, &["provision", "--json"])
     } else {
-        fs::set_permissions(&device, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&device, fs::Permissions::from_mode(0o0)).unwrap();
         gateway.command(&["provision", "--json"])
     };
     let (exit_code, message) = crate::hostile_gateway::Ran::of(&mut command).failure().unwrap();

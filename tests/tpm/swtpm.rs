@@ -72,11 +72,15 @@ impl Swtpm {
     /// What it remembers without power. It is off for a moment.
     pub fn snapshot(&mut self) -> Snapshot {
         self.off();
-        let files = fs::read_dir(self.state()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| is_state(path));
-        let snapshot = files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap()));
-        let snapshot = Snapshot(snapshot.collect());
+        let snapshot = self.remembered();
         self.on();
         snapshot
+    }
+
+    /// What it would remember without power, while it is at no command: it writes before it answers.
+    pub fn remembered(&self) -> Snapshot {
+        let files = fs::read_dir(self.state()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| is_state(path));
+        Snapshot(files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap())).collect())
     }
 
     /// Makes it what it was, or what another TPM was, and switches it off and on.

@@ -23,6 +23,8 @@ pub struct TlsRelay {
 
 struct Shared {
     name: &'static str,
+    /// What the client says after the answer waits for no other, and is no event: it would come at any time.
+    one_exchange: bool,
     upstream: u16,
     cutter: Cutter,
     down: AtomicBool,
@@ -49,10 +51,20 @@ impl TlsRelay {
     /// Relays to this port of localhost. What the client sends up to an answer is one event of the cutter, `NAME request`; what
     /// comes back up to the next request is another, `NAME answer`. Handshakes and goodbyes are none.
     pub fn start(name: &'static str, upstream: u16, cutter: &Cutter) -> Self {
+        Self::with(name, upstream, cutter, false)
+    }
+
+    /// The same where a connection has one request and one answer, as the proof at a hub: what the client says after that is a
+    /// goodbye that nobody answers.
+    pub fn to_one_exchange(name: &'static str, upstream: u16, cutter: &Cutter) -> Self {
+        Self::with(name, upstream, cutter, true)
+    }
+
+    fn with(name: &'static str, upstream: u16, cutter: &Cutter, one_exchange: bool) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (down, open, closed) = Default::default();
-        let shared = Arc::new(Shared { name, upstream, cutter: cutter.clone(), down, open, closed });
+        let shared = Arc::new(Shared { name, one_exchange, upstream, cutter: cutter.clone(), down, open, closed });
         let own = shared.clone();
         thread::spawn(move || {
             listener.incoming().flatten().for_each(|client| {
@@ -107,7 +119,7 @@ impl Shared {
     fn one_way(&self, from: From, source: TcpStream, mut sink: &TcpStream, talk: &Mutex<Talk>) -> io::Result<()> {
         let mut source = BufReader::with_capacity(64 * 1024, source);
         while let Some(batch) = batch(&mut source)? {
-            let begins = talk.lock().unwrap().begins_a_message(from, &batch);
+            let begins = talk.lock().unwrap().begins_a_message(from, &batch, self.one_exchange);
             let mut write = || sink.write_all(&batch.concat());
             let passed = if begins { self.cutter.around(&self.event(from), write) } else { Some(write()) };
             // A client that is dead hears no more; the service is heard out, so that it finishes what it was asked for.
@@ -129,10 +141,11 @@ impl Shared {
 
 impl Talk {
     /// Whether one of these records is the first of a request or of an answer.
-    fn begins_a_message(&mut self, from: From, records: &[Vec<u8>]) -> bool {
+    fn begins_a_message(&mut self, from: From, records: &[Vec<u8>], one_exchange: bool) -> bool {
         let mut begins = false;
         for record in records {
-            if self.is_message(from, record) && self.last != Some(from) {
+            let over = one_exchange && self.last == Some(From::Server);
+            if self.is_message(from, record) && self.last != Some(from) && !over {
                 // What a server says unasked is no answer: session tickets.
                 if from == From::Client || self.last == Some(From::Client) {
                     self.last = Some(from);
