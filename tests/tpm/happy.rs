@@ -88,11 +88,11 @@ fn the_tpm_is_asked_for_no_more_than_is_needed() {
         asked_of_the_tpm(&gateway, "registration anew", &["provision", "--force"]),
     ];
     let expected = [
-        "37: 2 ActivateCredential, 2 CreatePrimary, 2 EvictControl, 5 FlushContext, 8 GetCapability, 2 HMAC, 2 Import, 3 Load, \
+        "32: 2 ActivateCredential, 2 CreatePrimary, 2 EvictControl, 5 FlushContext, 3 GetCapability, 2 HMAC, 2 Import, 3 Load, \
          2 PolicySecret, 7 ReadPublic, 2 StartAuthSession",
         "4: 2 GetCapability, 2 ReadPublic",
-        "10: 1 FlushContext, 4 GetCapability, 1 HMAC, 1 Load, 3 ReadPublic",
-        "31: 2 ActivateCredential, 3 FlushContext, 8 GetCapability, 2 HMAC, 2 Import, 3 Load, 2 PolicySecret, 7 ReadPublic, \
+        "6: 1 FlushContext, 2 GetCapability, 1 HMAC, 1 Load, 1 ReadPublic",
+        "25: 2 ActivateCredential, 3 FlushContext, 2 GetCapability, 2 HMAC, 2 Import, 3 Load, 2 PolicySecret, 7 ReadPublic, \
          2 StartAuthSession",
     ];
     assert_eq!(asked, expected);
@@ -109,11 +109,11 @@ fn with_an_identity_handle_a_start_looks_there_too_and_a_token_does_not() {
         asked_of_the_tpm(&gateway, "registration anew with identity_handle", &["provision", "--force"]),
     ];
     let expected = [
-        "44: 2 ActivateCredential, 2 CreatePrimary, 3 EvictControl, 6 FlushContext, 10 GetCapability, 2 HMAC, 2 Import, 4 Load, \
+        "37: 2 ActivateCredential, 2 CreatePrimary, 3 EvictControl, 6 FlushContext, 3 GetCapability, 2 HMAC, 2 Import, 4 Load, \
          2 PolicySecret, 9 ReadPublic, 2 StartAuthSession",
-        "7: 4 GetCapability, 3 ReadPublic",
-        "10: 1 FlushContext, 4 GetCapability, 1 HMAC, 1 Load, 3 ReadPublic",
-        "39: 2 ActivateCredential, 2 EvictControl, 4 FlushContext, 10 GetCapability, 2 HMAC, 2 Import, 4 Load, 2 PolicySecret, \
+        "5: 2 GetCapability, 3 ReadPublic",
+        "6: 1 FlushContext, 2 GetCapability, 1 HMAC, 1 Load, 1 ReadPublic",
+        "31: 2 ActivateCredential, 2 EvictControl, 4 FlushContext, 2 GetCapability, 2 HMAC, 2 Import, 4 Load, 2 PolicySecret, \
          9 ReadPublic, 2 StartAuthSession",
     ];
     assert_eq!(asked, expected);

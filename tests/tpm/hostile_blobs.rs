@@ -2,52 +2,64 @@
 
 use crate::hostile_gateway::{Gateway, ID};
 
-/// What the service is made to do, what the agent says to it when that does not end, and where it shows.
-const BLOBS: [(&str, &str); 4] = [
+/// What the service is made to do, and what the agent says when that does not end.
+const BLOBS: [(&str, &str); 3] = [
     ("wrong-blob", "the answer makes no sense: the TPM does not accept the key that DPS sent: "),
     ("truncated-blob", "the answer makes no sense: "),
     ("other-ek-blob", "the answer makes no sense: the TPM does not accept the key that DPS sent: "),
-    ("no-key", "the answer makes no sense: "),
 ];
 
 #[test]
 fn a_key_that_is_no_good_is_made_good_by_another_registration() {
-    for place in ["challenge", "register"] {
-        for (blob, _) in BLOBS {
-            let gateway = Gateway::new();
-            gateway.provision();
-            let old = gateway.hub_key();
-            gateway.emulator.set_faults(ID, &[&format!("{place}: {blob}")]).unwrap();
-            gateway.run(&["provision", "--force"]).well();
-            assert_ne!(gateway.hub_key(), old);
-            assert!(gateway.works(), "{place}: {blob}");
-        }
+    let bad = |place| BLOBS.iter().map(move |(blob, _)| (place, *blob));
+    for (place, blob) in bad("challenge").chain(bad("register")).chain([("register", "no-key")]) {
+        let gateway = Gateway::new();
+        gateway.provision();
+        let old = gateway.hub_key();
+        gateway.emulator.set_faults(ID, &[&format!("{place}: {blob}")]).unwrap();
+        gateway.run(&["provision", "--force"]).well();
+        assert_ne!(gateway.hub_key(), old);
+        assert!(gateway.works(), "{place}: {blob}");
     }
 }
 
 #[test]
 fn three_keys_in_a_row_that_are_no_good_are_the_services_fault() {
-    for place in ["challenge", "register"] {
-        for (blob, begins) in BLOBS {
-            let gateway = Gateway::new();
-            gateway.provision();
-            let (old, generation) = (gateway.hub_key(), gateway.emulator.hub_key_generation(ID));
-            let before = gateway.asked().len();
-            gateway.emulator.set_faults(ID, &[&format!("{place}: {blob} x3")]).unwrap();
-            let (exit_code, message) = gateway.fails(&["provision", "--force"]);
-            println!("{place}: {blob} x3: {exit_code} {message}");
-            assert_eq!(exit_code, 76, "{message}");
-            assert!(message.starts_with(begins), "{message}");
-            let asked = gateway.asked().split_off(before);
-            assert_eq!(asked.iter().filter(|line| *line == "> challenge").count(), 3, "{asked:?}");
-            assert_eq!(gateway.hub_key(), old);
-            let is_same = gateway.emulator.hub_key_generation(ID) == generation;
-            assert_eq!(is_same, place == "challenge");
-            assert_eq!(gateway.works(), is_same, "{place}: {blob}");
-            gateway.provision();
-            assert!(gateway.works());
-        }
+    let bad = |place| BLOBS.iter().map(move |(blob, begins)| (place, *blob, *begins));
+    let none = ("register", "no-key", "the answer makes no sense: it assigns a hub without the TPM's key for it; ");
+    for (place, blob, begins) in bad("challenge").chain(bad("register")).chain([none]) {
+        let gateway = Gateway::new();
+        gateway.provision();
+        let (old, generation) = (gateway.hub_key(), gateway.emulator.hub_key_generation(ID));
+        let before = gateway.asked().len();
+        gateway.emulator.set_faults(ID, &[&format!("{place}: {blob} x3")]).unwrap();
+        let (exit_code, message) = gateway.fails(&["provision", "--force"]);
+        println!("{place}: {blob} x3: {exit_code} {message}");
+        assert_eq!(exit_code, 76, "{message}");
+        assert!(message.starts_with(begins), "{message}");
+        let asked = gateway.asked().split_off(before);
+        assert_eq!(asked.iter().filter(|line| **line == format!("> {place}")).count(), 3, "{asked:?}");
+        assert_eq!(gateway.hub_key(), old);
+        let is_same = gateway.emulator.hub_key_generation(ID) == generation;
+        assert_eq!(is_same, place == "challenge");
+        assert_eq!(gateway.works(), is_same, "{place}: {blob}");
+        gateway.provision();
+        assert!(gateway.works());
     }
+}
+
+#[test]
+fn a_challenge_without_a_key_is_a_refusal() {
+    let gateway = Gateway::new();
+    gateway.provision();
+    let (old, generation) = (gateway.hub_key(), gateway.emulator.hub_key_generation(ID));
+    gateway.emulator.set_faults(ID, &["challenge: no-key"]).unwrap();
+    let (exit_code, message) = gateway.fails(&["provision", "--force"]);
+    assert_eq!(exit_code, 77, "{message}");
+    assert!(message.starts_with("the service answered 401: Authorization required.; "), "{message}");
+    assert_eq!((gateway.hub_key(), gateway.emulator.hub_key_generation(ID), gateway.works()), (old, generation, true));
+    gateway.run(&["provision", "--force"]).well();
+    assert!(gateway.works());
 }
 
 #[test]

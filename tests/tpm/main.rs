@@ -8,6 +8,7 @@ mod happy;
 mod hostile;
 mod hostile_blobs;
 mod hostile_gateway;
+mod hostile_middle;
 mod hostile_objects;
 mod hostile_presence;
 mod power_cut;
