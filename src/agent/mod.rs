@@ -130,12 +130,13 @@ impl Agent {
     /// blame deserves.
     pub async fn run(&self) -> Result<(), Failure> {
         let mut campaign = Campaign::new(seed());
-        // What was adopted serves until something better is; with a TPM also while nobody knows how a registration ended.
-        self.publish_adopted();
         let record = loop {
             let tried = match self.current() {
                 Ok(Some(record)) => self.hand_off(&record).await.map(|()| record),
-                Ok(None) => self.provision(Campaign::PATIENCE, false).await,
+                Ok(None) => {
+                    self.publish_adopted();
+                    self.provision(Campaign::PATIENCE, false).await
+                }
                 Err(failure) => Err(failure),
             };
             match tried {
@@ -151,7 +152,8 @@ impl Agent {
         std::future::pending().await
     }
 
-    /// Why it could not be read or published is told when it is tried the next time, which is now.
+    /// What was adopted serves until something better is; with a TPM also while nobody knows how a registration ended. Why it could
+    /// not be published is told when the next one is.
     fn publish_adopted(&self) {
         let adopted = self.store.read().ok().flatten().and_then(Record::adopted);
         if let Some(record) = adopted.filter(|record| self.is_ours(record)) {

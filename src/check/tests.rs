@@ -208,7 +208,7 @@ fn what_is_foreign_in_a_tpm_is_named_with_what_follows_from_it() {
 #[test]
 fn a_tpm_that_cannot_be_asked_is_told_with_the_cure() {
     let forbidden = TpmError::Forbidden { device: "/dev/tpmrm0".to_owned(), group: "tss".to_owned() };
-    let cure = "add the agent's user to the group tss (SupplementaryGroups=tss in the unit)";
+    let cure = "add the agent's user to the group tss (in the unit: SupplementaryGroups=tss, DeviceAllow=/dev/tpmrm0 rw)";
     let first = "the TPM comes first";
     assert_eq!(
         tpm_lines(None, Err(forbidden.into())),

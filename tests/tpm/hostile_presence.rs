@@ -1,6 +1,6 @@
 //! TPMs that are not there, not yet, not for us, slow, or busy with themselves.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Child, Command, Stdio};
@@ -102,6 +102,21 @@ fn a_tpm_that_appears_after_three_seconds_is_waited_for() {
     assert!(gateway.works());
 }
 
+/// A device in front of the TPM, at `line`. It would end with whoever opens it first, so we hold it open.
+fn serial_line(gateway: &Gateway) -> (Child, File) {
+    let path = gateway.path("line");
+    let mut line = Command::new("socat");
+    line.arg(format!("PTY,link={},raw,echo=0", path.display())).arg(format!("TCP:127.0.0.1:{}", gateway.tpm.port()));
+    let mut line = line.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("socat: {error}; apt-get install socat"));
+    loop {
+        assert!(line.try_wait().unwrap().is_none(), "socat has ended");
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(held) => return (line, held),
+            Err(_) => thread::yield_now(),
+        }
+    }
+}
+
 #[test]
 fn a_device_node_that_appears_after_three_seconds_is_waited_for() {
     let mut gateway = Gateway::new();
@@ -110,9 +125,8 @@ fn a_device_node_that_appears_after_three_seconds_is_waited_for() {
     let mut daemon = Daemon::start(&gateway);
     daemon.says(&format!("waiting for the TPM: no TPM at {}; it may still be starting", device.display()));
     three_seconds();
-    let mut line = Command::new("socat");
-    line.arg(format!("PTY,link={},raw,echo=0,ignoreeof", device.display())).arg(format!("TCP:127.0.0.1:{}", gateway.tpm.port()));
-    let mut line = line.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("socat: {error}; apt-get install socat"));
+    let (mut line, _held) = serial_line(&gateway);
+    std::os::unix::fs::symlink(fs::read_link(gateway.path("line")).unwrap(), &device).unwrap();
     daemon.says("assigned to localhost as gw-tpm (proven)");
     drop(daemon);
     assert!(gateway.works(), "{:?}", gateway.token());

@@ -101,7 +101,7 @@ fn a_cleared_tpm_has_the_same_endorsement_key_and_says_that_the_hub_key_is_lost(
     let lost = run(tpm.sign(&keys.storage_key, &hub_key, "text".to_owned())).unwrap_err();
     assert_eq!(
         lost.to_string(),
-        "the TPM does not load the hub key any more: the TPM was cleared, or it is another one: its storage key has changed"
+        "the TPM does not load the hub key any more: the TPM was cleared, or it is another one: its storage key has changed; `dps-agent provision --force` registers the device again"
     );
     let after = run(tpm.attend(Some(&Memory { keys: keys.clone(), hub_key: hub_key.clone() }))).unwrap();
     assert_eq!(after.endorsement_key, keys.endorsement_key);
@@ -169,7 +169,7 @@ fn what_a_killed_process_has_left_does_not_pile_up() {
     let codes: Vec<_> = left.iter().map(|answer| code(answer)).collect();
     assert_eq!(codes, [0, 0, 0, 0x903, 0, 0, 0, 0x902], "the TPM is full");
     let blob = Blob::new(&keys, [1; 32]);
-    assert_eq!(run(tpm.answer(&keys, &blob.wrap(), "text".to_owned())), Ok(blob.signature("text")));
+    assert_eq!(run(simulator.tpm().answer(&keys, &blob.wrap(), "text".to_owned())), Ok(blob.signature("text")));
     for kind in ["handles-loaded-session", "handles-transient"] {
         assert_eq!(simulator.tool(&format!("tpm2_getcap {kind}")), "", "{kind}");
     }
