@@ -20,8 +20,9 @@ const WORKERS: usize = 20;
 /// Without `DPS_AGENT_POWER_CUTS=all`, one point of so many, and another one in each process. Odd, for both sides of a place.
 const ONE_OF: usize = 11;
 
-/// The patience where there is nobody to be patient with, and where there is.
+/// With nobody there, with the hub alone, and with everybody: the patience that this deserves.
 const DARK: [&str; 4] = ["provision", "--json", "--timeout", "1s"];
+const DUSK: [&str; 4] = ["provision", "--json", "--timeout", "3s"];
 const LIGHT: [&str; 4] = ["provision", "--json", "--timeout", "60s"];
 
 /// What became of the gateway after one cut.
@@ -107,12 +108,12 @@ fn play(gateway: &mut Gateway, scenes: &[Scene], number: usize, point: &Point) -
     let mut outcome = Outcome { scene: number, kind: point.kind, works_offline: false, seconds: Vec::new() };
     gateway.to_dps.down(true);
     gateway.to_hub.down(true);
-    let in_the_dark = works_without_dps(gateway)?;
+    let in_the_dark = works_without_dps(gateway, &DARK)?;
     if is_old_good && !in_the_dark {
         return Err("the hub accepts the old key, and the agent has it no more".to_owned());
     }
     gateway.to_hub.down(false);
-    outcome.works_offline = works_without_dps(gateway)?;
+    outcome.works_offline = works_without_dps(gateway, &DUSK)?;
     if in_the_dark && !outcome.works_offline {
         return Err("it worked offline until it could reach the hub".to_owned());
     }
@@ -133,8 +134,8 @@ fn play(gateway: &mut Gateway, scenes: &[Scene], number: usize, point: &Point) -
 }
 
 /// Whether there is a token that the hub accepts when the agent was started without DPS.
-fn works_without_dps(gateway: &Gateway) -> Result<bool, String> {
-    let ran = gateway.run(&DARK, None);
+fn works_without_dps(gateway: &Gateway, provision: &[&str]) -> Result<bool, String> {
+    let ran = gateway.run(provision, None);
     let works = is_accepted(gateway)?;
     match ran.code {
         Some(0) if works => Ok(true),

@@ -13,6 +13,7 @@ mod judges;
 mod loopback;
 mod machine;
 mod mutations;
+mod power_cut;
 mod say;
 mod test;
 mod tpm;
@@ -30,6 +31,7 @@ Usage: cargo xtask COMMAND
   test                     everything: cargo test, then the SDK clients against the emulator
   judges [NAME…]           only the SDK clients and tpm2-tools; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
+  power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
                            parts: speed round-trips instructions tpm size
@@ -56,6 +58,7 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         "bench" => bench::run(rest),
         bench::INSIDE => bench::run_inside(rest).map(|()| ExitCode::SUCCESS),
         "mutations" => mutations::run(rest),
+        "power-cut" => power_cut::run(),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");
             Ok(if command.is_empty() { ExitCode::from(64) } else { ExitCode::SUCCESS })
