@@ -158,8 +158,8 @@ fn a_cleared_tpm_registers_again_by_itself() {
     gateway.provision();
     let (old, key) = (gateway.record(), gateway.hub_key());
     gateway.tpm.clear();
-    let lost =
-        "the TPM does not load the hub key any more: it does not belong to this TPM's storage key, or its record is damaged";
+    let lost = "the TPM does not load the hub key any more: the TPM was cleared, or it is another one: its storage key has changed; \
+                `dps-agent provision --force` registers the device again";
     assert_eq!(gateway.token(), Err((71, lost.to_owned())));
     let ran = gateway.provision();
     let warning =

@@ -11,6 +11,7 @@ mod hostile_gateway;
 mod hostile_middle;
 mod hostile_objects;
 mod hostile_presence;
+mod hostile_take_over;
 mod power_cut;
 mod power_cut_files;
 mod power_cut_scene;
