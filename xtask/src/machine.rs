@@ -35,7 +35,7 @@ impl Need {
             Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
             Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
             Self::Strace => ("strace", "kills the agent at each write, in the tests of its record"),
-            Self::Swtpm => ("swtpm swtpm-tools libtss2-tcti-swtpm0", "is the TPM of each test"),
+            Self::Swtpm => ("swtpm swtpm-tools libtss2-tcti-swtpm0 socat", "is the TPM of each test, and its device node"),
             Self::TpmTools => (
                 "tpm2-tools libtss2-tcti-device0 libtss2-tcti-mssim0",
                 "looks into these TPMs and judges what the emulator makes for them",
@@ -54,7 +54,7 @@ impl Need {
             Self::Openssl => on_path("openssl").is_some(),
             Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),
             Self::Strace => on_path("strace").is_some(),
-            Self::Swtpm => on_path("swtpm").is_some() && on_path("swtpm_setup").is_some(),
+            Self::Swtpm => ["swtpm", "swtpm_setup", "socat"].into_iter().all(|program| on_path(program).is_some()),
             Self::TpmTools => on_path("tpm2_activatecredential").is_some(),
             Self::Unshare => on_path("unshare").is_some() && on_path("taskset").is_some(),
             Self::Valgrind => on_path("valgrind").is_some(),
