@@ -21,6 +21,7 @@ pub mod proof;
 pub mod failure;
 pub mod progress;
 pub mod campaign;
+pub mod desk;
 pub mod agent;
 pub mod check;
 pub mod cli;
