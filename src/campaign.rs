@@ -60,7 +60,9 @@ impl Campaign {
     pub fn go_on(&mut self, blame: Blame, failures: u32) {
         self.take_pace(Pace::of(blame));
         // The bound has reached its end long before.
-        (0..failures.min(32)).for_each(|_| drop(self.backoff.wait()));
+        for _ in 0..failures.min(32) {
+            self.backoff.wait();
+        }
         (self.failures, self.last_blame) = (failures, Some(blame));
     }
 

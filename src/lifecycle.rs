@@ -112,6 +112,14 @@ struct HubWatch {
     gone_since: Option<Uptime>,
     patience: Duration,
     ask_dps: bool,
+    /// DPS answers although the hub was gone for so long: one more look decides.
+    dps_answers: bool,
+}
+
+impl HubWatch {
+    const fn new(next: Uptime, gone_since: Option<Uptime>, patience: Duration) -> Self {
+        Self { next, gone_since, patience, ask_dps: false, dps_answers: false }
+    }
 }
 
 #[derive(Debug)]
@@ -146,7 +154,7 @@ impl Lifecycle {
             campaign: Campaign::new(seed),
             wanted: (!settled).then_some(Wanted { why: Why::NoAssignment, due: now }),
             settled,
-            hub: HubWatch { next: now + LOOK, gone_since: None, patience: GONE, ask_dps: false },
+            hub: HubWatch::new(now + LOOK, None, GONE),
             confirm: Confirm { due: None, not_before: now, spacing: CONFIRM },
             look_up: false,
         }
@@ -183,7 +191,7 @@ impl Lifecycle {
         let patience = if again { self.hub.patience.saturating_mul(2).min(LONGEST_GONE) } else { GONE };
         // The same answer counts as a fresh start: a hub that stays away must not be asked about each half hour.
         let gone_since = if again { Some(now) } else { None };
-        self.hub = HubWatch { next: now + if again { LOOK_AGAIN } else { LOOK }, gone_since, patience, ask_dps: false };
+        self.hub = HubWatch::new(now + if again { LOOK_AGAIN } else { LOOK }, gone_since, patience);
     }
 
     /// A registration has failed: how long until the next one. `wish` is what the service asked for.
@@ -234,7 +242,7 @@ impl Lifecycle {
     /// What a look at the hub has shown. `provable`: the hub has not proven itself yet, and no consumer can be connected.
     pub fn looked(&mut self, reachable: bool, provable: bool, now: Uptime) {
         if reachable {
-            self.hub = HubWatch { next: now + LOOK, gone_since: None, patience: GONE, ask_dps: false };
+            self.hub = HubWatch::new(now + LOOK, None, GONE);
             self.forget(Why::HubGone);
             if provable {
                 self.confirm.due = Some(now);
@@ -243,14 +251,20 @@ impl Lifecycle {
         }
         let gone_since = *self.hub.gone_since.get_or_insert(now);
         self.hub.next = now + LOOK_AGAIN;
-        self.hub.ask_dps = self.wanted.is_none() && now.saturating_sub(gone_since) >= self.hub.patience;
+        let for_long = self.wanted.is_none() && now.saturating_sub(gone_since) >= self.hub.patience;
+        let answers = std::mem::take(&mut self.hub.dps_answers);
+        if for_long && answers {
+            self.wanted = Some(Wanted { why: Why::HubGone, due: now });
+        }
+        self.hub.ask_dps = for_long && !answers;
     }
 
     /// Whether DPS answers while the hub does not.
     pub fn asked_dps(&mut self, answers: bool, now: Uptime) {
-        self.hub.ask_dps = false;
-        if answers && self.wanted.is_none() {
-            self.wanted = Some(Wanted { why: Why::HubGone, due: now });
+        (self.hub.ask_dps, self.hub.dps_answers) = (false, answers);
+        if answers {
+            // The network may have come back in between, and the hub with it.
+            self.hub.next = now;
         }
     }
 
