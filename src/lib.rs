@@ -19,6 +19,7 @@ pub mod attestation;
 pub mod transport;
 pub mod proof;
 pub mod failure;
+pub mod connection;
 pub mod campaign;
 pub mod lifecycle;
 pub mod desk;

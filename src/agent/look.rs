@@ -5,14 +5,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::adopt::assignment_of;
 use super::prove::Standing;
 use super::{Agent, Deadline, Obtained, limits};
-use crate::attestation::Key;
 use crate::blame::Blame;
 use crate::clock::Clock;
+use crate::connection;
 use crate::desk::ClockVerdict;
 use crate::failure::Failure;
 use crate::lifecycle::Tried;
 use crate::proof::Attempt;
-use crate::protocol::{KeySlot, wire};
+use crate::protocol::wire;
 use crate::record::{Record, rfc3339};
 use crate::transport::Service;
 
@@ -67,7 +67,7 @@ impl Agent {
     /// itself may do so now.
     pub async fn try_hub_of(&self, record: &Record) -> Result<(Tried, Option<Record>), Failure> {
         let Some(assignment) = assignment_of(record) else { return Ok((Tried::Refused, None)) };
-        let (probe, key) = (self.probe()?, Key::of(record));
+        let (probe, key) = (self.probe()?, connection::key(record));
         let mut attempt = probe.try_hub(&assignment, &key, limits(self.soon().moment())).await;
         if let Attempt::Refused(_) = attempt {
             match self.settle_clock(self.soon()).await {
@@ -158,17 +158,6 @@ impl Agent {
 
     fn soon(&self) -> Deadline {
         Deadline::after(&self.clock(), LOOK)
-    }
-}
-
-impl Key {
-    /// The key that the service has accepted for this record, or given.
-    pub(crate) fn of(record: &Record) -> Self {
-        match (&record.tpm, record.key.as_str()) {
-            (Some(memory), _) => Self::Hub(memory.hub_key.clone()),
-            (None, "secondary") => Self::Enrolled(KeySlot::Secondary),
-            (None, _) => Self::Enrolled(KeySlot::Primary),
-        }
     }
 }
 
