@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, watch};
 use crate::attestation::{Attestation, Validity};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::failure::Failure;
 pub use crate::failure::Enrollment;
+use crate::failure::Failure;
 use crate::lifecycle::Tried;
 use crate::record::{Record, rfc3339};
 

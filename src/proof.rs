@@ -3,11 +3,7 @@
 use crate::attestation::{Attestation, Key};
 use crate::clock::Clock;
 use crate::config::{Config, Gateway};
-<<<<<<< HEAD
-use crate::id::HostName;
-=======
 use crate::id::{DeviceId, HostName};
->>>>>>> 01908cc
 use crate::protocol::sas::{Audience, percent_encode};
 use crate::protocol::{Answer, Assignment, Lost, Stage, Via};
 use crate::secret::Secret;

@@ -89,7 +89,8 @@ impl Agent {
     /// Whether DPS has assigned the device elsewhere (DPS device API, registration status lookup); `None` if it does not say.
     pub async fn has_moved(&self, record: &Record) -> Option<bool> {
         let known = self.look_up(self.soon()).await;
-        let known = known.inspect_err(|failure| tracing::info!("the registration status lookup brings nothing: {failure}")).ok()?;
+        let known =
+            known.inspect_err(|failure| tracing::info!("the registration status lookup brings nothing: {failure}")).ok()?;
         Some(known.hub.as_str() != record.assigned_hub || known.device_id.as_str() != record.device_id)
     }
 

@@ -100,7 +100,15 @@ impl Agent {
         attestation.validity().inspect(|validity| warn_of_validity(*validity));
         tidy(&store, &config.runtime_directory);
         let Surroundings { transcript, progress, .. } = surroundings;
-        Ok(Self { config, attestation: Arc::new(attestation), clock: Cell::new(clock), verdict: Cell::new(ClockVerdict::Good), store, transcript, progress })
+        Ok(Self {
+            config,
+            attestation: Arc::new(attestation),
+            clock: Cell::new(clock),
+            verdict: Cell::new(ClockVerdict::Good),
+            store,
+            transcript,
+            progress,
+        })
     }
 
     /// The record, if it is of this device, tenant and key, and can still be used. A damaged one is set aside, with a warning that
@@ -155,12 +163,7 @@ impl Agent {
 
     /// The same as consumers get it.
     pub fn served(&self, record: Record) -> Served {
-        Served {
-            record,
-            config: Arc::clone(&self.config),
-            attestation: Arc::clone(&self.attestation),
-            clock: self.clock.get(),
-        }
+        Served { record, config: Arc::clone(&self.config), attestation: Arc::clone(&self.attestation), clock: self.clock.get() }
     }
 
     /// The configuration it was opened with.

@@ -74,12 +74,7 @@ impl Agent {
         }
     }
 
-    async fn look_up_challenged(
-        &self,
-        service: &mut Service<'_>,
-        id: &RegistrationId,
-        end: Deadline,
-    ) -> Result<Answer, Failure> {
+    async fn look_up_challenged(&self, service: &mut Service<'_>, id: &RegistrationId, end: Deadline) -> Result<Answer, Failure> {
         let challenge = self.ask(service, end).await?;
         match wire::decode(&Request::Challenge, &challenge, id, self.clock().now()).map_err(lost)? {
             Reply::Challenged(key) => service.answer(&key).await?,

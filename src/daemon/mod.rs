@@ -26,7 +26,7 @@ use crate::progress::{Progress, seconds};
 use crate::record::Record;
 use crate::transcript::Transcript;
 use keep::Keep;
-use watch::{Watched, WallClock};
+use watch::{WallClock, Watched};
 use work::{Done, Work};
 
 /// How often files and clock are looked at.

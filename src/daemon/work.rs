@@ -78,10 +78,7 @@ const fn renewal(why: Why) -> Renewal {
 async fn believable_clock(agent: &Agent, desk: &Desk) {
     let Some(behind) = agent.clock().below_floor() else { return };
     desk.enter(State::WaitingForClock, agent.clock().instant());
-    let why = format!(
-        "the clock is {} s behind the earliest time it can be; waiting for somebody to set it",
-        behind.as_secs()
-    );
+    let why = format!("the clock is {} s behind the earliest time it can be; waiting for somebody to set it", behind.as_secs());
     // Said once: the log of a gateway whose clock nobody sets lies on flash.
     tracing::info!("{why}");
     desk.tell(|status| (status.doing, status.clock, status.next_attempt) = (why, agent.clock_verdict(), None));
