@@ -19,6 +19,7 @@ pub mod attestation;
 pub mod transport;
 pub mod proof;
 pub mod failure;
+pub mod connection;
 pub mod progress;
 pub mod campaign;
 pub mod desk;

@@ -3,6 +3,7 @@
 use crate::attestation::{Attestation, Key};
 use crate::clock::Clock;
 use crate::config::{Config, Gateway};
+use crate::id::{DeviceId, HostName};
 use crate::protocol::sas::{Audience, percent_encode};
 use crate::protocol::{Answer, Assignment, Lost, Stage, Via};
 use crate::secret::Secret;
@@ -105,12 +106,17 @@ impl<'a> Proof<'a> {
     }
 }
 
+/// The user name of a device (IoT Hub, MQTT). Nothing in it is percent-encoded.
+pub fn user_name(hub: &HostName, device_id: &DeviceId) -> String {
+    format!("{hub}/{device_id}/?api-version={HUB_API_VERSION}")
+}
+
 /// The CONNECT packet (IoT Hub, MQTT). The hub's name stands in it even if a gateway takes the connection.
 fn hello(Assignment { hub, device_id, .. }: &Assignment, password: Option<Secret<String>>) -> Hello {
     let agent = percent_encode(AGENT);
     Hello {
         client_id: device_id.to_string(),
-        user_name: format!("{hub}/{device_id}/?api-version={HUB_API_VERSION}&DeviceClientType={agent}"),
+        user_name: format!("{}&DeviceClientType={agent}", user_name(hub, device_id)),
         password,
         // The queue of messages to the device belongs to the consumer: a clean session would throw it away.
         clean_session: false,

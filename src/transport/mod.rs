@@ -31,6 +31,9 @@ pub(crate) use mqtt::{Address, Hello, open};
 /// Product and version, as the service's logs should show them.
 pub const AGENT: &str = concat!("dps-agent/", env!("CARGO_PKG_VERSION"));
 
+/// The path of a WebSocket, the same at DPS and at a hub (IoT Hub, MQTT over WebSocket).
+pub const WEB_SOCKET_PATH: &str = "/$iothub/websocket";
+
 /// How long a peer may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
