@@ -282,6 +282,11 @@ impl Desk {
         self.served.subscribe()
     }
 
+    /// How many listen for another assignment now.
+    pub fn watchers(&self) -> usize {
+        self.served.receiver_count()
+    }
+
     /// Hears of each change of the status.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
