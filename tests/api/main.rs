@@ -8,3 +8,4 @@ mod answers;
 mod client;
 mod crowd;
 mod poll;
+mod verbs;
