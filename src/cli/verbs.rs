@@ -89,19 +89,6 @@ fn tell(cli: &Cli, record: &Record) -> Ended {
     Ok(0)
 }
 
-/// `status`
-pub fn status(cli: &Cli) -> Ended {
-    let config = load(cli)?;
-    let record = recorded(&config)?;
-    match (&record, cli.json) {
-        (Some(record), true) => output::print_json(&with(told(record), "provisioned", json!(true)))?,
-        (Some(record), false) => output::print(&in_words(record))?,
-        (None, true) => output::print_json(&json!({ "provisioned": false }))?,
-        (None, false) => output::print("not provisioned yet: no assignment is recorded for this device\n")?,
-    }
-    Ok(if record.is_some() { 0 } else { Blame::Network.exit_code() })
-}
-
 /// `check`
 pub async fn check(cli: &Cli, options: &args::Check) -> Ended {
     let Surroundings { root, credentials, .. } = surroundings(Transcript::log_only(), Progress::Silent);
@@ -167,7 +154,7 @@ pub(super) fn load(cli: &Cli) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn source(cli: &Cli) -> Source {
+pub(super) fn source(cli: &Cli) -> Source {
     match &cli.config {
         Some(path) => Source::File(path.clone()),
         None => Source::System { root: PathBuf::from("/") },
@@ -186,16 +173,16 @@ fn transcript(path: Option<&PathBuf>) -> Result<Transcript, Failure> {
 }
 
 /// The assignment as `provision --json` prints it.
-fn told(record: &Record) -> Value {
+pub(super) fn told(record: &Record) -> Value {
     with(record.public(), "transport", json!(record.transport))
 }
 
-fn with(mut object: Value, name: &str, value: Value) -> Value {
+pub(super) fn with(mut object: Value, name: &str, value: Value) -> Value {
     object[name] = value;
     object
 }
 
-fn in_words(record: &Record) -> String {
+pub(super) fn in_words(record: &Record) -> String {
     let mut lines = vec![
         format!("registration ID  {}", record.registration_id),
         format!("assigned hub     {}", record.assigned_hub),
