@@ -2,8 +2,7 @@
 
 use crate::attest::Proof;
 use crate::challenge::Tpm;
-use crate::config::{Config, ConfigError, Settings};
-use crate::fault::Fault;
+use crate::config::{Config, ConfigError};
 use crate::hub::{Identity, Telemetry};
 use crate::listener::{self, Speaks};
 use crate::service::{Device, Service, Snapshot, State, Via};
@@ -45,22 +44,6 @@ pub enum StartError {
     /// The operating system gave no thread or event queue.
     #[error("cannot start the server's thread")]
     Thread(#[source] std::io::Error),
-}
-
-/// A device that the emulator does not know.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no device or group is called {0}")]
-pub struct UnknownDevice(pub String);
-
-/// What went wrong when faults were set.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SetFaultsError {
-    /// Not the notation.
-    #[error("{0}")]
-    Notation(String),
-    /// There is no such device.
-    #[error(transparent)]
-    Unknown(#[from] UnknownDevice),
 }
 
 /// How far a device is.
@@ -111,7 +94,7 @@ impl DeviceState {
 
 /// A running emulator. It stops when it is dropped.
 pub struct Emulator {
-    service: Arc<Service>,
+    pub(crate) service: Arc<Service>,
     mqtt_port: u16,
     https_port: u16,
     ca_pem: String,
@@ -239,15 +222,6 @@ impl Emulator {
         self.service.wait(patience, is_there).is_some()
     }
 
-    /// From now on a device (or group) belongs to another hub: its next registration removes the old identity and
-    /// creates one there. The server's certificate names only hubs that the configuration names.
-    ///
-    /// # Errors
-    /// When there is no such device or group.
-    pub fn move_hub(&self, name: &str, hub: &str) -> Result<(), UnknownDevice> {
-        self.change(name, |settings| settings.hub = Some(hub.to_owned()))
-    }
-
     /// How all devices stand now, so that the same can be tried from here more than once.
     pub fn snapshot(&self) -> Snapshot {
         self.service.look(State::snapshot)
@@ -257,56 +231,6 @@ impl Emulator {
     /// hub keys and identities. Who is connected to a hub is not any more; transcripts and messages stay.
     pub fn restore(&self, then: &Snapshot) {
         self.service.with(|state| state.restore(then));
-    }
-
-    /// Enables or disables an enrollment (or group).
-    ///
-    /// # Errors
-    /// When there is no such device or group.
-    pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<(), UnknownDevice> {
-        self.change(name, |settings| settings.enabled = enabled)
-    }
-
-    /// Replaces the faults of a device (or group); those of the service stay.
-    ///
-    /// # Errors
-    /// When a fault is not in the notation, or there is no such device or group.
-    pub fn set_faults(&self, name: &str, faults: &[&str]) -> Result<(), SetFaultsError> {
-        let faults = parse(faults)?;
-        Ok(self.change(name, |settings| settings.faults.clone_from(&faults))?)
-    }
-
-    /// Replaces the faults of the service, which meet every device, and connections of nobody yet.
-    ///
-    /// # Errors
-    /// When a fault is not in the notation.
-    pub fn set_service_faults(&self, faults: &[&str]) -> Result<(), SetFaultsError> {
-        let faults = parse(faults)?;
-        self.service.with(|state| state.faults = faults);
-        Ok(())
-    }
-
-    /// Removes an enrollment. The identity at the hub stays.
-    ///
-    /// # Errors
-    /// When there is no such device.
-    pub fn remove(&self, registration_id: &str) -> Result<(), UnknownDevice> {
-        let removed = self.service.with(|state| state.remove(registration_id));
-        removed.then_some(()).ok_or_else(|| UnknownDevice(registration_id.to_owned()))
-    }
-
-    /// Removes a device's identity from its hub; its connection ends. The enrollment stays.
-    ///
-    /// # Errors
-    /// When it has none.
-    pub fn remove_from_hub(&self, registration_id: &str) -> Result<(), UnknownDevice> {
-        let removed = self.service.with(|state| state.remove_from_hub(registration_id));
-        removed.then_some(()).ok_or_else(|| UnknownDevice(registration_id.to_owned()))
-    }
-
-    fn change(&self, name: &str, change: impl Fn(&mut Settings)) -> Result<(), UnknownDevice> {
-        let changed = self.service.with(|state| state.change(name, change));
-        changed.then_some(()).ok_or_else(|| UnknownDevice(name.to_owned()))
     }
 }
 
@@ -323,11 +247,6 @@ impl std::fmt::Debug for Emulator {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(to, "Emulator(mqtt {}, https {})", self.mqtt_port, self.https_port)
     }
-}
-
-fn parse(faults: &[&str]) -> Result<Vec<Fault>, SetFaultsError> {
-    let faults = faults.iter().map(|text| Fault::parse(text));
-    faults.collect::<Result<_, _>>().map_err(SetFaultsError::Notation)
 }
 
 fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {

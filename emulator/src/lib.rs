@@ -36,6 +36,7 @@ mod hub;
 mod listener;
 mod mqtt;
 mod names;
+mod operate;
 pub mod pki;
 mod registration;
 pub mod sas;
@@ -45,7 +46,8 @@ mod tpm;
 mod transcript;
 
 pub use config::{Config, ConfigError};
-pub use emulator::{DeviceState, Emulator, SetFaultsError, StartError, UnknownDevice};
+pub use emulator::{DeviceState, Emulator, StartError};
 pub use hub::Telemetry;
+pub use operate::{SetFaultsError, UnknownDevice};
 pub use service::Snapshot;
 pub use tls::TlsError;
