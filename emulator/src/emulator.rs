@@ -3,8 +3,9 @@
 use crate::attest::Proof;
 use crate::challenge::Tpm;
 use crate::config::{Config, ConfigError};
-use crate::hub::{Identity, Telemetry};
+use crate::hub::{Identity, IdentityState, Telemetry};
 use crate::listener::{self, Speaks};
+use crate::requests::Requests;
 use crate::service::{Device, Service, Snapshot, State, Via};
 use crate::tls::{self, TlsError};
 use std::net::{SocketAddr, TcpListener};
@@ -184,6 +185,16 @@ impl Emulator {
     /// one that the hub accepts.
     pub fn hub_key_generation(&self, registration_id: &str) -> u64 {
         self.service.look(|state| state.tpm(registration_id).map_or(0, Tpm::hub_keys))
+    }
+
+    /// How often a device has asked DPS so far, whether it was admitted or not.
+    pub fn requests(&self, registration_id: &str) -> Requests {
+        self.service.look(|state| state.requests.of(registration_id))
+    }
+
+    /// All identities at all hubs, by hub and device ID.
+    pub fn identities(&self) -> Vec<IdentityState> {
+        self.service.look(|state| state.hubs.states())
     }
 
     /// Whether a hub would let the device in with this token if it came now. Nobody is evicted by asking.

@@ -13,6 +13,8 @@ pub(crate) enum Stage {
     Challenge,
     Register,
     Query,
+    /// The registration status lookup.
+    Lookup,
     Hub,
 }
 
@@ -26,6 +28,7 @@ impl Stage {
             "challenge" => Self::Challenge,
             "register" => Self::Register,
             "query" => Self::Query,
+            "lookup" => Self::Lookup,
             "hub" => Self::Hub,
             _ => return None,
         })
@@ -34,9 +37,10 @@ impl Stage {
     /// Whether a fault of this kind can be played here at all.
     fn admits(self, misdeed: &Misdeed) -> bool {
         match (self, misdeed) {
-            (Self::Register | Self::Query | Self::Challenge, Misdeed::Connack(_)) => false,
-            (Self::Challenge, Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid)) => false,
-            (Self::Challenge, Misdeed::Delivery(_)) => true,
+            (Self::Register | Self::Query | Self::Challenge | Self::Lookup, Misdeed::Connack(_)) => false,
+            (Self::Challenge | Self::Lookup, Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid)) => false,
+            (Self::Challenge | Self::Lookup, Misdeed::Delivery(_)) => true,
+            (Self::Lookup, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_)),
             (Self::Challenge, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Blob(_)),
             (Self::Register | Self::Query, _) | (_, Misdeed::Plain(_)) => true,
             (Self::Connect | Self::Hub, Misdeed::Connack(_)) => true,
@@ -165,7 +169,7 @@ impl Fault {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (place, what) = text.split_once(':').ok_or_else(|| format!("fault \"{text}\" has no \"WHERE: WHAT\""))?;
         let stage = Stage::parse(place.trim()).ok_or_else(|| {
-            format!("fault \"{text}\": WHERE is one of tcp, tls, connect, subscribe, challenge, register, query, hub")
+            format!("fault \"{text}\": WHERE is one of tcp, tls, connect, subscribe, challenge, register, query, lookup, hub")
         })?;
         let (what, left) = times(what.trim());
         let misdeed = misdeed(what).ok_or_else(|| format!("fault \"{text}\": \"{what}\" is no known fault"))?;
@@ -337,6 +341,9 @@ mod tests {
             "challenge: stale-rid",
             "challenge: no-hub",
             "hub: wrong-blob",
+            "lookup: connack 5",
+            "lookup: stale-rid",
+            "lookup: no-hub",
         ] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }

@@ -8,6 +8,7 @@ mod websocket;
 use crate::answer::Answer;
 use crate::fault::{Delivery, Misdeed, Plain};
 use crate::mqtt::GARBAGE;
+use crate::requests::Request as Asks;
 use crate::service::{Service, Via};
 use request::{Broken, Reader, Request};
 use response::to_bytes;
@@ -67,7 +68,10 @@ impl Connection {
         let device = device.as_deref();
         let mut answer = None;
         if std::mem::take(&mut self.fresh) {
-            self.service.say(device, format!("> connect {}", Via::Https.name()));
+            match device {
+                Some(device) => self.service.note(device, Asks::Connect(Via::Https)),
+                None => self.service.say(None, format!("> connect {}", Via::Https.name())),
+            }
             let fault = self.service.fault(device, crate::fault::Stage::Connect, fits_connect);
             answer = self.play(device, fault).await?;
         }
@@ -80,8 +84,8 @@ impl Connection {
 
     async fn call(&mut self, route: &dps::Route, request: &Request) -> Result<(), Ended> {
         let device = Some(route.registration_id.as_str());
-        route.say(&self.service);
-        let fault = route.stage().and_then(|stage| self.service.fault(device, stage, fits_https));
+        self.service.note(&route.registration_id, route.asks());
+        let fault = self.service.fault(device, route.stage(), fits_https);
         let (delivery, lie) = match &fault {
             Some(Misdeed::Plain(plain)) => {
                 self.play_plain(device, *plain).await?;
