@@ -182,7 +182,7 @@ impl<'a> TpmGateway<'a> {
 /// Runs the agent once and reads what it prints.
 fn answer(agent: &Path, arguments: &[&str], config: &Path) -> Done<Value> {
     let mut command = Command::new(agent);
-    command.args(arguments).arg("--config").arg(config).env("NO_PROXY", "localhost").env("TSS2_LOG", "all+NONE");
+    command.args(arguments).arg("--config").arg(config).env("NO_PROXY", "localhost");
     let output = command.output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {

@@ -10,7 +10,7 @@ use crate::{Done, say};
 pub enum Need {
     Compiler,
     Iproute,
-    /// The TPM software stack as a library to build with.
+    /// The TPM software stack, which the agent loads.
     Libtss2,
     Node,
     Openssl,
@@ -30,7 +30,7 @@ impl Need {
         match self {
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
-            Self::Libtss2 => ("libtss2-dev pkg-config", "lets the agent speak to a TPM"),
+            Self::Libtss2 => ("libtss2-esys-3.0.2-0 libtss2-tctildr0", "lets the agent speak to a TPM"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
             Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
             Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
@@ -49,7 +49,7 @@ impl Need {
         match self {
             Self::Compiler => on_path("cc").is_some(),
             Self::Iproute => on_path("ip").is_some(),
-            Self::Libtss2 => succeeds("pkg-config", &["--exists", "tss2-sys", "tss2-esys", "tss2-mu", "tss2-tctildr"]),
+            Self::Libtss2 => ["libtss2-esys.so.0", "libtss2-tctildr.so.0"].into_iter().all(is_loadable),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),
             Self::Openssl => on_path("openssl").is_some(),
             Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),
@@ -129,6 +129,12 @@ pub fn is_root() -> bool {
 pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
+}
+
+/// Whether the system's loader knows this library.
+fn is_loadable(soname: &str) -> bool {
+    let known = on_path("ldconfig").and_then(|ldconfig| Command::new(ldconfig).arg("-p").output().ok());
+    known.is_some_and(|known| String::from_utf8_lossy(&known.stdout).contains(soname))
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {
