@@ -51,7 +51,11 @@ pub fn run() -> Done {
     Ok(())
 }
 
-fn show(programs: &Programs, directory: &Path) -> Done {
+/// Registers the four gateways.
+///
+/// # Errors
+/// If one does not, or its message does not arrive.
+pub fn show(programs: &Programs, directory: &Path) -> Done {
     say::heading("Starting the emulated Device Provisioning Service and IoT Hub");
     let authority = Authority::new(&directory.join("gateway-ca"))?;
     let gateways = gateways(&authority)?;
