@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub use self::layers::Source;
 pub use self::problem::{ConfigErrors, KeyName, Origin, Problem};
 pub use self::show::validation_json;
+#[cfg(feature = "tpm")]
+pub use self::tpm::is_way_to_tpm;
 use crate::id::{HostName, IdScope, RegistrationId};
 use crate::protocol::Via;
 use crate::secret::Secret;

@@ -6,6 +6,7 @@
 
 mod bench;
 mod credentials;
+mod cross;
 mod demo;
 mod emulator;
 mod hub;
@@ -32,6 +33,8 @@ Usage: cargo xtask COMMAND
   judges [NAME…]           only the SDK clients and tpm2-tools; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
+  cross [aarch64|armv7] [--build-only]
+                           build the agent for ARM, and register in qemu over each transport and with a TPM
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
                            parts: speed round-trips instructions tpm size
@@ -59,6 +62,7 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         bench::INSIDE => bench::run_inside(rest).map(|()| ExitCode::SUCCESS),
         "mutations" => mutations::run(rest),
         "power-cut" => power_cut::run(),
+        "cross" => cross::run(rest).map(|()| ExitCode::SUCCESS),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");
             Ok(if command.is_empty() { ExitCode::from(64) } else { ExitCode::SUCCESS })
