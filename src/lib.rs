@@ -22,6 +22,7 @@ pub mod failure;
 pub mod connection;
 pub mod progress;
 pub mod campaign;
+pub mod desk;
 pub mod agent;
 pub mod check;
 pub mod cli;
