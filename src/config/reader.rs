@@ -43,6 +43,7 @@ impl<'s> Reader<'s> {
         let hub = self.hub();
         let state_directory = self.directory(schema::STATE_DIRECTORY);
         let runtime_directory = self.directory(schema::RUNTIME_DIRECTORY);
+        let handoff = self.handoff();
         Ok(Config {
             dps: dps?,
             attestation: attestation?,
@@ -51,6 +52,7 @@ impl<'s> Reader<'s> {
             proxy: proxy?,
             state_directory: state_directory?,
             runtime_directory: runtime_directory?,
+            handoff: handoff?,
         })
     }
 
@@ -211,6 +213,11 @@ impl<'s> Reader<'s> {
     /// Reports that a key has to be there.
     pub(super) fn missing(&mut self, key: Key, cure: &str) -> Reported {
         self.report.add(missing(key, self.main, cure))
+    }
+
+    /// Reports a problem of whatever kind.
+    pub(super) fn add(&mut self, problem: Problem) -> Reported {
+        self.report.add(problem)
     }
 
     /// Reports what is wrong with a value.
