@@ -23,6 +23,7 @@ pub mod connection;
 pub mod progress;
 pub mod campaign;
 pub mod desk;
+pub mod handoff;
 pub mod agent;
 pub mod check;
 pub mod cli;
