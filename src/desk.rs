@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use crate::attestation::{Attestation, Validity};
 use crate::clock::Clock;
 use crate::config::Config;
+pub use crate::failure::Enrollment;
 use crate::failure::Failure;
+use crate::lifecycle::Tried;
 use crate::record::{Record, rfc3339};
 
 /// So many orders wait for the daemon; more are refused.
@@ -137,34 +139,6 @@ impl ClockVerdict {
     }
 }
 
-/// What DPS last said of the enrollment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enrollment {
-    /// This process has not asked yet.
-    NotAsked,
-    /// The device may register.
-    Accepted,
-    /// It is disabled.
-    Disabled,
-    /// There is none with this registration ID.
-    Missing,
-    /// The device may not register, for another reason.
-    Refused,
-}
-
-impl Enrollment {
-    /// The word in JSON and metrics.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::NotAsked => "not-asked",
-            Self::Accepted => "accepted",
-            Self::Disabled => "disabled",
-            Self::Missing => "missing",
-            Self::Refused => "refused",
-        }
-    }
-}
-
 /// What the agent's own looks at the hub have shown last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HubVerdict {
@@ -186,6 +160,24 @@ impl HubVerdict {
             Self::Reachable => "reachable",
             Self::Unreachable(_) => "unreachable",
             Self::Refused => "refused",
+        }
+    }
+
+    /// After a look that tells nobody who we are.
+    pub fn looked(&mut self, reachable: bool, now: Instant) {
+        *self = match (reachable, *self) {
+            (true, _) => Self::Reachable,
+            (false, Self::Unreachable(since)) => Self::Unreachable(since),
+            (false, Self::NotAsked | Self::Reachable | Self::Refused) => Self::Unreachable(now),
+        };
+    }
+
+    /// After a try with our credential.
+    pub fn tried(&mut self, tried: Tried, now: Instant) {
+        match tried {
+            Tried::Proven | Tried::Busy => *self = Self::Reachable,
+            Tried::Refused => *self = Self::Refused,
+            Tried::Unreachable => self.looked(false, now),
         }
     }
 }
@@ -353,6 +345,21 @@ impl Desk {
 }
 
 impl Status {
+    /// A registration has succeeded.
+    pub fn succeeded(&mut self, proof: &str) {
+        (self.attempts, self.last_error, self.next_attempt) = (0, None, None);
+        self.enrollment = Enrollment::Accepted;
+        self.hub = if proof == "proven" { HubVerdict::Reachable } else { HubVerdict::NotAsked };
+    }
+
+    /// A registration has failed.
+    pub fn failed(&mut self, failure: &Failure, now: Instant) {
+        self.last_error = Some((failure.clone(), now));
+        if let Some(enrollment) = failure.enrollment {
+            self.enrollment = enrollment;
+        }
+    }
+
     fn starting(now: Instant) -> Self {
         Self {
             state: State::Starting,

@@ -157,6 +157,13 @@ impl<'a> Service<'a> {
         Ok(answer)
     }
 
+    /// Whether DPS answers this way, with its certificate. It is told nothing.
+    pub(crate) async fn reach(&self, via: Via, limits: Limits) -> Result<(), Failure> {
+        let dps = &self.config.dps;
+        let port = if via == Via::Mqtt { dps.mqtt_port } else { dps.https_port };
+        self.dialer.dial(&dps.host, port, limits.to_connect(&self.clock)).await.map(drop)
+    }
+
     /// A connection over MQTT up to the subscription, and its end: it asks for nothing and changes nothing.
     pub(crate) async fn knock(&mut self, connection: &Connection, limits: Limits) -> Result<(), Failure> {
         self.open = Some(self.connect(connection, limits).await?);
