@@ -142,7 +142,7 @@ impl Gateway {
         [&self.state, &self.runtime].map(|directory| {
             let entries = fs::read_dir(directory).into_iter().flatten();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-            names.retain(|name| !["admin", "client", "metrics.prom"].contains(&name.as_str()));
+            names.retain(|name| !["admin", "client", "credential.sock", "metrics.prom"].contains(&name.as_str()));
             names.sort();
             names
         })
