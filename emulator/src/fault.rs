@@ -55,7 +55,9 @@ impl Stage {
             (Self::Lookup | Self::ServiceApi | Self::Entra, Misdeed::Answer(lie)) => {
                 lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Dated(_))
             }
-            (Self::Challenge, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Dated(_) | Lie::Blob(_)),
+            (Self::Challenge, Misdeed::Answer(lie)) => {
+                lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Dated(_) | Lie::Blob(_))
+            }
             (Self::Register | Self::Query, _) | (_, Misdeed::Plain(_)) => true,
             (Self::Connect | Self::Hub, Misdeed::Connack(_)) => true,
             (Self::Connect, Misdeed::Answer(answer)) => answer.stands_alone(),
@@ -125,8 +127,15 @@ impl Delivery {
 /// Faults of content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lie {
-    Status { status: u16, code: Option<u32>, retry_after: Option<String> },
-    Body { status: u16, text: String },
+    Status {
+        status: u16,
+        code: Option<u32>,
+        retry_after: Option<String>,
+    },
+    Body {
+        status: u16,
+        text: String,
+    },
     Html(u16),
     Redirect(String),
     /// The true answer, on HTTPS with a `Date` so many seconds later than it is.
