@@ -77,6 +77,10 @@ fn who_goes_away_while_waiting_gives_up_the_seat() {
     let with_one = waiting(&agent);
     drop(gone);
     until("the wait is over", || waiting(&agent) < with_one);
+    let mut gone = ask(&machine, &agent, "/v1/assignment?after=3&wait=3600");
+    gone.no_more();
+    drop(gone);
+    until("the wait of who had said all is over", || waiting(&agent) < with_one);
 }
 
 #[test]
