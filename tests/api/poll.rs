@@ -3,16 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::agent::Machine;
-use crate::client::{Client, PATIENCE};
-
-/// Until what is asked for is the case.
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+use crate::client::{Client, until};
 
 /// Sends a request that will wait, and waits until the agent has it.
 fn ask(machine: &Machine, agent: &crate::agent::Agent, target: &str) -> Client {
