@@ -33,12 +33,8 @@ pub async fn run(cli: &Cli) -> Ended {
     };
     let load = || load(cli);
     let credentials = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let work = daemon::run(Setting { load: &load, root: PathBuf::from("/"), credentials });
     // Whoever stops us before we are ready stops us as cleanly as later.
-    tokio::select! {
-        () = shutdown => {}
-        ended = work => match ended? {},
-    }
+    daemon::run(Setting { load: &load, root: PathBuf::from("/"), credentials }, shutdown).await?;
     tracing::info!("stopped");
     Ok(0)
 }

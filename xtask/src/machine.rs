@@ -11,6 +11,8 @@ pub enum Need {
     Compiler,
     /// Asks the agent's sockets as the manual does.
     Curl,
+    /// A library that tells a program another time.
+    Faketime,
     Iproute,
     /// The TPM software stack as a library to build with.
     Libtss2,
@@ -32,6 +34,7 @@ impl Need {
         match self {
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
             Self::Curl => ("curl", "asks the agent's sockets as its manual does"),
+            Self::Faketime => ("faketime", "lets the agent believe in another time"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-dev pkg-config", "lets the agent speak to a TPM"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
@@ -52,6 +55,7 @@ impl Need {
         match self {
             Self::Compiler => on_path("cc").is_some(),
             Self::Curl => on_path("curl").is_some(),
+            Self::Faketime => on_path("faketime").is_some(),
             Self::Iproute => on_path("ip").is_some(),
             Self::Libtss2 => succeeds("pkg-config", &["--exists", "tss2-sys", "tss2-esys", "tss2-mu", "tss2-tctildr"]),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),

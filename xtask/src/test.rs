@@ -12,6 +12,7 @@ pub fn run() -> Done<ExitCode> {
     machine::prepare(&[
         Need::Compiler,
         Need::Curl,
+        Need::Faketime,
         Need::Iproute,
         Need::Libtss2,
         Need::Node,
