@@ -6,9 +6,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
-use rustix::process::umask;
-
 use crate::blame::Blame;
 use crate::failure::Failure;
 use crate::files::{self, FileError, Lock};
@@ -17,6 +14,8 @@ use crate::handoff::credentials;
 /// The group whose members may use the client socket, where the machine has it.
 pub const GROUP: &str = "dps-clients";
 const NAME: &str = "api.sock";
+/// What a socket is called until it is in its place.
+const FRESH: &str = "api.new";
 
 /// The path of the client socket under a runtime directory.
 pub fn client_socket(runtime: &Path) -> PathBuf {
@@ -58,9 +57,9 @@ impl Sockets {
         directory(admin, 0o750)?;
         let alone = files::try_lock(admin)?.ok_or_else(|| another(runtime))?;
         Ok(Self {
-            client: bind(&paths[0], 0o660, group(root))?,
-            admin: bind(&paths[1], 0o600, None)?,
-            credential: Some(bind(&paths[2], 0o600, None)?),
+            client: bind(&paths[0], admin, 0o660, group(root))?,
+            admin: bind(&paths[1], admin, 0o600, None)?,
+            credential: Some(bind(&paths[2], admin, 0o600, None)?),
             paths,
             _alone: alone,
         })
@@ -85,8 +84,7 @@ fn directory(path: &Path, mode: u32) -> Result<(), Failure> {
     let is_new = !path.exists();
     files::make_directory(path, mode)?;
     if is_new {
-        let set = fs::set_permissions(path, Permissions::from_mode(mode));
-        set.map_err(|source| FileError::Failed { action: "set the mode of", path: path.to_owned(), source })?;
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of", path))?;
     }
     Ok(())
 }
@@ -96,33 +94,27 @@ fn another(runtime: &Path) -> Failure {
     Failure::new(Blame::Busy, what)
 }
 
-/// A socket that nobody sees before it has its mode and group, and that takes the place of a dead one in one step.
-fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<tokio::net::UnixListener, Failure> {
-    let fresh = path.with_extension("new");
-    let failed = |action, source| FileError::Failed { action, path: path.to_owned(), source };
+/// A socket that nobody else can reach before it has its mode and group, since it is made in the admins' directory, and that takes
+/// the place of a dead one in one step.
+fn bind(path: &Path, admin: &Path, mode: u32, group: Option<u32>) -> Result<tokio::net::UnixListener, Failure> {
     if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
         let what = format!("{} is no socket, and has the name of one of ours: remove it", path.display());
         return Err(Failure::new(Blame::Unwritable, what));
     }
+    let fresh = admin.join(FRESH);
     let _ = fs::remove_file(&fresh);
-    let listener = bind_closed(&fresh).map_err(|source| FileError::Unwritable { path: fresh.clone(), source })?;
+    let listener = UnixListener::bind(&fresh).map_err(|source| FileError::Unwritable { path: fresh.clone(), source })?;
     if let Some(group) = group {
         give_to(&fresh, group);
     }
-    fs::set_permissions(&fresh, Permissions::from_mode(mode)).map_err(|source| failed("set the mode of", source))?;
-    fs::rename(&fresh, path).map_err(|source| failed("replace", source))?;
-    listener
-        .set_nonblocking(true)
-        .and_then(|()| tokio::net::UnixListener::from_std(listener))
-        .map_err(|source| failed("listen at", source).into())
+    fs::set_permissions(&fresh, Permissions::from_mode(mode)).map_err(failed("set the mode of", &fresh))?;
+    fs::rename(&fresh, path).map_err(failed("replace", path))?;
+    let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(listener));
+    Ok(listening.map_err(failed("listen at", path))?)
 }
 
-/// Nobody but us can connect to it yet.
-fn bind_closed(path: &Path) -> io::Result<UnixListener> {
-    let before = umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    bound
+fn failed<'p>(action: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> FileError + 'p {
+    move |source| FileError::Failed { action, path: path.to_owned(), source }
 }
 
 fn give_to(path: &Path, group: u32) {

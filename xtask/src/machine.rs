@@ -13,6 +13,8 @@ pub enum Need {
     /// Makes programs for 32-bit ARM with hard float.
     Armv7Compiler,
     Compiler,
+    /// Asks the agent's sockets as the manual does.
+    Curl,
     /// A library that tells a program another time.
     Faketime,
     Iproute,
@@ -39,6 +41,7 @@ impl Need {
             Self::Aarch64Compiler => ("gcc-aarch64-linux-gnu libc6-dev-arm64-cross", "links the agent for 64-bit ARM"),
             Self::Armv7Compiler => ("gcc-arm-linux-gnueabihf libc6-dev-armhf-cross", "links the agent for 32-bit ARM"),
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
+            Self::Curl => ("curl", "asks the agent's sockets as its manual does"),
             Self::Faketime => ("faketime", "lets the agent believe in another time"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-esys-3.0.2-0 libtss2-tctildr0", "lets the agent speak to a TPM"),
@@ -62,6 +65,7 @@ impl Need {
             Self::Aarch64Compiler => on_path("aarch64-linux-gnu-gcc").is_some(),
             Self::Armv7Compiler => on_path("arm-linux-gnueabihf-gcc").is_some(),
             Self::Compiler => on_path("cc").is_some(),
+            Self::Curl => on_path("curl").is_some(),
             Self::Faketime => on_path("faketime").is_some(),
             Self::Iproute => on_path("ip").is_some(),
             Self::Libtss2 => ["libtss2-esys.so.0", "libtss2-tctildr.so.0"].into_iter().all(is_loadable),
