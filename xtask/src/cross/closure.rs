@@ -25,6 +25,21 @@ pub fn needed(file: &Path) -> Done<Vec<String>> {
     Ok(lines.filter_map(|line| line.split(['[', ']']).nth(1)).map(str::to_owned).collect())
 }
 
+/// The oldest glibc that has all functions which a program asks for, such as `2.34`.
+///
+/// # Errors
+/// If it asks for none.
+pub fn glibc(program: &Path) -> Done<String> {
+    let output = Command::new("readelf").args(["--version-info", "--wide"]).arg(program).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let words = text.split_whitespace().filter_map(|word| word.strip_prefix("GLIBC_"));
+    let versions = words.filter_map(|version| {
+        Some((version.split('.').map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>()?, version))
+    });
+    let newest = versions.max().map(|(_, version)| version.to_owned());
+    newest.ok_or_else(|| format!("{} asks for no version of glibc", program.display()).into())
+}
+
 /// These libraries below `root` with all that they need in turn, and their sizes in bytes.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! `cargo xtask cross`: the agent for ARM, built without a container and run under qemu against an emulator of this machine.
 
-mod closure;
-mod toolchain;
+pub mod closure;
+pub mod toolchain;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -114,7 +114,8 @@ impl Arm {
         }
     }
 
-    fn compiler(self) -> Need {
+    /// What links for it.
+    pub fn compiler(self) -> Need {
         match self {
             Self::Aarch64 => Need::Aarch64Compiler,
             Self::Armv7 => Need::Armv7Compiler,
