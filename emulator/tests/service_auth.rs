@@ -177,7 +177,7 @@ fn access_tokens_are_verified_in_every_part() {
     };
     let (header_json, claims_json) = (decode(header), decode(claims));
     let encode = |json: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json.to_string());
-    for malformed in ["..", "x", "a.b.c", &head.to_owned(), &format!("{head}.*"), &format!("e30.W10.{signature}")] {
+    for malformed in ["..", "x", "a.b.c", head, &format!("{head}.*"), &format!("e30.W10.{signature}")] {
         refused(malformed, "it is malformed");
     }
     let mut other = claims_json.clone();
