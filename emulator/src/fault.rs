@@ -14,6 +14,10 @@ pub(crate) enum Stage {
     Register,
     Query,
     Hub,
+    /// A call of the service API.
+    ServiceApi,
+    /// A call of the identity provider.
+    Entra,
 }
 
 impl Stage {
@@ -27,6 +31,8 @@ impl Stage {
             "register" => Self::Register,
             "query" => Self::Query,
             "hub" => Self::Hub,
+            "service-api" => Self::ServiceApi,
+            "entra" => Self::Entra,
             _ => return None,
         })
     }
@@ -34,9 +40,13 @@ impl Stage {
     /// Whether a fault of this kind can be played here at all.
     fn admits(self, misdeed: &Misdeed) -> bool {
         match (self, misdeed) {
-            (Self::Register | Self::Query | Self::Challenge, Misdeed::Connack(_)) => false,
-            (Self::Challenge, Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid)) => false,
-            (Self::Challenge, Misdeed::Delivery(_)) => true,
+            (Self::Register | Self::Query | Self::Challenge | Self::ServiceApi | Self::Entra, Misdeed::Connack(_)) => false,
+            (
+                Self::Challenge | Self::ServiceApi | Self::Entra,
+                Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid),
+            ) => false,
+            (Self::Challenge | Self::ServiceApi | Self::Entra, Misdeed::Delivery(_)) => true,
+            (Self::ServiceApi | Self::Entra, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_)),
             (Self::Challenge, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Blob(_)),
             (Self::Register | Self::Query, _) | (_, Misdeed::Plain(_)) => true,
             (Self::Connect | Self::Hub, Misdeed::Connack(_)) => true,
@@ -136,7 +146,7 @@ pub(crate) enum BlobLie {
 
 impl Lie {
     /// Whether it can be told without knowing what was asked.
-    fn stands_alone(&self) -> bool {
+    pub(crate) fn stands_alone(&self) -> bool {
         match self {
             Self::Status { .. } | Self::Body { .. } | Self::Html(_) | Self::Redirect(_) => true,
             Self::Big(_)
@@ -165,7 +175,8 @@ impl Fault {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (place, what) = text.split_once(':').ok_or_else(|| format!("fault \"{text}\" has no \"WHERE: WHAT\""))?;
         let stage = Stage::parse(place.trim()).ok_or_else(|| {
-            format!("fault \"{text}\": WHERE is one of tcp, tls, connect, subscribe, challenge, register, query, hub")
+            let places = "tcp, tls, connect, subscribe, challenge, register, query, hub, service-api, entra";
+            format!("fault \"{text}\": WHERE is one of {places}")
         })?;
         let (what, left) = times(what.trim());
         let misdeed = misdeed(what).ok_or_else(|| format!("fault \"{text}\": \"{what}\" is no known fault"))?;
@@ -337,6 +348,9 @@ mod tests {
             "challenge: stale-rid",
             "challenge: no-hub",
             "hub: wrong-blob",
+            "service-api: connack 5",
+            "service-api: no-hub",
+            "entra: stale-rid",
         ] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }

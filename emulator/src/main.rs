@@ -30,7 +30,7 @@ struct Arguments {
 enum Verb {
     /// Serve until SIGTERM or SIGINT
     Serve {
-        /// The configuration: [service], [[enrollment]], [[group]]
+        /// The configuration: [service], [[enrollment]], [[group]], [service_api], [entra]
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// Show no table, even on a terminal
@@ -76,6 +76,7 @@ fn announce(emulator: &Emulator) -> std::io::Result<()> {
     let line = serde_json::json!({
         "mqttPort": emulator.mqtt_port(),
         "httpsPort": emulator.https_port(),
+        "managedIdentityPort": emulator.managed_identity_port(),
         "caFile": emulator.ca_file(),
         "idScope": emulator.id_scope(),
     });
