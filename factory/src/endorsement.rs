@@ -111,7 +111,7 @@ pub mod tests {
         assert_eq!(changed(3, 0x23), "it is no RSA key with SHA-256, and the service takes no other");
         assert_eq!(changed(8, 0x04), "its attributes are not those of an endorsement key (is it a storage key?)");
         assert_eq!(changed(20, 0), "its policy is not the one of endorsement keys");
-        assert_eq!(changed(50, 0), "its parameters are not RSA-2048 with AES-128");
+        assert_eq!(changed(45, 0), "its parameters are not RSA-2048 with AES-128");
         assert_eq!(changed(56, 9), "its exponent is not 65537");
         assert_eq!(changed(60, 0), "its modulus is not one of 2048 bits");
     }

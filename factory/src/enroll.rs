@@ -37,8 +37,6 @@ pub struct Order {
     pub dry_run: bool,
     /// Where to report.
     pub reports: Option<Reports>,
-    /// Show no progress.
-    pub quiet: bool,
 }
 
 /// A device and its enrollment as it is to be.
@@ -106,10 +104,10 @@ impl Order {
     /// What stops all of it. What was done until then stays, and the next run finds it.
     pub async fn run(&self, service: &Service, wishes: Vec<Wish>) -> Result<Vec<Outcome>, Failure> {
         let order: Vec<_> = wishes.iter().map(|wish| wish.identity.registration_id.folded()).collect();
-        let progress = Progress::new(wishes.len(), "looking", self.quiet);
+        let progress = Progress::new(wishes.len(), "looking");
         let found = self.look(service, &wishes, &progress).await?;
         progress.finish();
-        let progress = Progress::new(wishes.len(), "enrolling", self.quiet);
+        let progress = Progress::new(wishes.len(), "enrolling");
         let (mut creates, mut changes, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
         for wish in wishes {
             let there = found.get(&wish.identity.registration_id.folded());

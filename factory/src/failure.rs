@@ -21,6 +21,8 @@ pub enum Blame {
     Unwritable,
     /// Nobody could be reached, or the service is busy for longer than our patience.
     Network,
+    /// The certificate of whoever answered is not to be trusted.
+    Untrusted,
     /// No token or key could be had, or its file cannot be used.
     Credential,
     /// The service answered 401 or 403.
@@ -37,6 +39,7 @@ impl Blame {
             Self::Refused => 69,
             Self::Unwritable => 73,
             Self::Network => 75,
+            Self::Untrusted => 76,
             Self::Credential | Self::Unauthorized => 77,
         }
     }
@@ -50,6 +53,7 @@ impl Blame {
             Self::Refused => "refused",
             Self::Unwritable => "unwritable",
             Self::Network => "network",
+            Self::Untrusted => "untrusted",
             Self::Credential => "credential",
             Self::Unauthorized => "unauthorized",
         }

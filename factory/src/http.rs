@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use azure_core::error::{Error, ErrorKind};
 use azure_core::http::{AsyncRawResponse, ExponentialRetryOptions, HttpClient, Request, RetryOptions, Transport, Url};
 use reqwest::{Certificate, Client, ClientBuilder, redirect};
 
@@ -31,7 +32,7 @@ pub fn secure(roots: Option<&Path>) -> Result<Transport, Failure> {
         }
         builder = builder.tls_certs_merge(certificates);
     }
-    build(builder).map(|client| Transport::new(Arc::new(client)))
+    build(builder).map(|client| Transport::new(Arc::new(Secure(client))))
 }
 
 /// A client for the metadata service: never through a proxy. `elsewhere` stands in for its fixed address.
@@ -62,6 +63,40 @@ fn plain_builder() -> ClientBuilder {
 
 fn build(builder: ClientBuilder) -> Result<Client, Failure> {
     builder.build().map_err(|error| Failure::new(Blame::Network, format!("no HTTP client: {}", chain(&error))))
+}
+
+/// A client whose failures are tried again only if that can help.
+#[derive(Debug)]
+struct Secure(Client);
+
+#[async_trait]
+impl HttpClient for Secure {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<AsyncRawResponse> {
+        self.0.execute_request(request).await.map_err(|error| {
+            // A certificate that is not to be trusted will not be in a minute, and the pipeline goes on after other kinds only.
+            if is_untrusted(&error) {
+                Error::with_error(ErrorKind::Other, error, "its certificate is not to be trusted")
+            } else {
+                error
+            }
+        })
+    }
+}
+
+/// Whether the certificate of whoever answered was refused.
+pub fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An I/O error hides what is in it from `source`.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner =
+            inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| error.downcast_ref::<rustls::Error>());
+        if matches!(inner, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Sends each request to another host than it names.

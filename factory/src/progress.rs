@@ -1,40 +1,46 @@
 //! How far a long run is: a bar for a person at a terminal, a line now and then for a log.
 
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
+
+/// How often a log hears of it.
+const LINES: Duration = Duration::from_secs(10);
 
 /// Counts devices on stderr.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
-    /// Lines for a log instead of a bar: at each tenth of the whole.
-    lines: Option<AtomicU64>,
+    /// When the last line for a log was; `None` at a terminal, which has the bar.
+    told: Option<Mutex<Instant>>,
 }
 
 impl Progress {
-    /// For so many devices; with `quiet` nothing is shown.
-    pub fn new(devices: usize, what: &'static str, quiet: bool) -> Self {
+    /// For so many devices.
+    pub fn new(devices: usize, what: &'static str) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let target = if terminal && !quiet { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(u64::try_from(devices).ok(), target);
         if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}, {eta} left") {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_message(what);
         bar.enable_steady_tick(Duration::from_secs(1));
-        Self { bar, lines: (!terminal && !quiet).then(AtomicU64::default) }
+        Self { bar, told: (!terminal).then(|| Mutex::new(Instant::now())) }
     }
 
     /// So many more are done.
     pub fn add(&self, devices: usize) {
         self.bar.inc(u64::try_from(devices).unwrap_or_default());
-        let (Some(told), Some(all)) = (&self.lines, self.bar.length().filter(|all| *all > 0)) else { return };
-        let tenth = self.bar.position() * 10 / all;
-        if told.fetch_max(tenth, Ordering::Relaxed) < tenth {
-            eprintln!("dps-factory: {} {} of {all}", self.bar.message(), self.bar.position());
+        let Some(told) = &self.told else { return };
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.elapsed() >= LINES {
+            *told = Instant::now();
+            let (done, all) = (self.bar.position(), self.bar.length().unwrap_or_default());
+            eprintln!("dps-factory: {} {done} of {all}", self.bar.message());
         }
     }
 

@@ -298,7 +298,11 @@ impl Service {
     }
 
     fn unreachable(&self, error: &azure_core::Error) -> Failure {
-        let blame = if *error.kind() == ErrorKind::Credential { Blame::Credential } else { Blame::Network };
+        let blame = match error.kind() {
+            _ if http::is_untrusted(error) => Blame::Untrusted,
+            ErrorKind::Credential => Blame::Credential,
+            _ => Blame::Network,
+        };
         Failure::new(blame, format!("{} cannot be asked: {}", self.host, http::chain(error)))
     }
 

@@ -31,14 +31,19 @@ pub async fn run(enroll: Enroll, manner: Manner) -> Result<(), Failure> {
         check_keys: enroll.check_keys,
         dry_run: enroll.dry_run,
         reports,
-        quiet: false,
     };
     let wishes = order.wishes(identities)?;
     let service = manner.connect(enroll.connection).await?;
-    let again =
-        |failure: Failure| Failure { message: format!("{failure}\nwhat was done is done; run it again to go on"), ..failure };
     let outcomes = order.run(&service, wishes).await.map_err(again)?;
     show(&outcomes, manner)
+}
+
+/// What stopped a run half way; most of it can be gone on with.
+fn again(failure: Failure) -> Failure {
+    if failure.blame != Blame::Network {
+        return failure;
+    }
+    Failure { message: format!("{failure}\nwhat was done stays; run it again to go on"), ..failure }
 }
 
 fn show(outcomes: &[Outcome], manner: Manner) -> Result<(), Failure> {
