@@ -85,18 +85,11 @@ impl HttpClient for Secure {
 
 /// Whether the certificate of whoever answered was refused.
 pub fn is_untrusted(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // An I/O error hides what is in it from `source`.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let inner =
-            inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or_else(|| error.downcast_ref::<rustls::Error>());
-        if matches!(inner, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    // `source` leaves out what an I/O error holds.
+    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+        || held.is_some_and(|held| is_untrusted(held))
+        || error.source().is_some_and(is_untrusted)
 }
 
 /// Sends each request to another host than it names.

@@ -49,9 +49,10 @@ impl Bench {
         let client = |id: &str, role: &str| {
             format!("[[entra.client]]\nclient_id = \"{id}\"\nsecret = \"{SECRET}\"\nroles = [{{ role = \"{role}\" }}]\n")
         };
+        let rate = if api.contains("operations_per_minute") { "" } else { "operations_per_minute = 60000\n" };
         let text = format!(
             "[service]\nid_scope = \"0ne00000000\"\nhubs = [\"localhost\", \"hub-b.localhost\"]\n{service}\n\
-             [service_api]\noperations_per_minute = 60000\n{api}\n\
+             [service_api]\n{rate}{api}\n\
              [[service_api.policy]]\nname = \"provisioningserviceowner\"\nprimary_key = \"{POLICY_KEY}\"\n\
              [[service_api.role]]\nname = \"station\"\n\
              data_actions = [\"{PERMISSIONS}/enrollments/write\", \"{PERMISSIONS}/enrollments/read\"]\n\
@@ -92,6 +93,11 @@ impl Bench {
         entries.map(|entry| file(entry.unwrap().path())).collect()
     }
 
+    /// How many files are in a folder, half written ones included.
+    pub fn count(&self, folder: &str) -> usize {
+        fs::read_dir(self.path(folder)).map_or(0, Iterator::count)
+    }
+
     /// The program, in our folder and with nothing of our environment, signed in as nobody.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dps-factory"));
@@ -108,7 +114,10 @@ impl Bench {
     /// Signed in as this application, by its secret, from the environment.
     pub fn command_as(&self, client: &str, arguments: &[&str]) -> Command {
         let mut command = self.command(arguments);
-        command.args(["--ca-file", "ca.pem", "--rate", "60000"]);
+        command.args(["--ca-file", "ca.pem"]);
+        if !arguments.contains(&"--rate") {
+            command.args(["--rate", "60000"]);
+        }
         command.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", client).env("AZURE_CLIENT_SECRET", SECRET);
         command
     }

@@ -78,8 +78,11 @@ fn killed_while_it_writes_keys_and_reports_it_ends_in_the_same_state() {
     for files in [1, 3, 17, 41, 55, 79] {
         let bench = bench();
         let mut child = bench.command_as(STATION, &ENROLL).spawn().unwrap();
-        let count = || bench.files("keys").len() + bench.files("report").len();
-        while count() < files && child.try_wait().unwrap().is_none() {}
+        let count = || bench.count("keys") + bench.count("report");
+        // Only by looking can it be caught between two of them.
+        while count() < files && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
         child.kill().unwrap();
         ended(child);
         let again = bench.run_as(STATION, &ENROLL);
