@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `bench`, `cross`, `deb` and others.
+//! The project's own commands: `cargo xtask demo`, `factory-demo`, `test`, `bench`, `cross`, `deb` and others.
 #![expect(
     clippy::disallowed_methods,
     reason = "a program for the developer's machine: it measures time and waits, and no test of it needs another clock"
@@ -9,6 +9,7 @@ mod credentials;
 mod cross;
 mod demo;
 mod emulator;
+mod factory;
 mod hub;
 mod judges;
 mod loopback;
@@ -30,6 +31,8 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
   demo                     register four gateways with an emulated service, and send a message as each of them
+  factory-demo [--devices N] [--rate N]
+                           enroll three thousand gateways with Entra ID at the service's rate (four minutes), and register one
   test                     everything: cargo test, then the SDK clients against the emulator
   judges [NAME…]           only the SDK clients and tpm2-tools; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
@@ -62,6 +65,7 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         judges::INSIDE => judges::run_inside(rest),
         "bench" => bench::run(rest),
         bench::INSIDE => bench::run_inside(rest).map(|()| ExitCode::SUCCESS),
+        "factory-demo" => factory::run(rest),
         "mutations" => mutations::run(rest),
         "power-cut" => power_cut::run(),
         "deb" => package::run(rest).map(|()| ExitCode::SUCCESS),
