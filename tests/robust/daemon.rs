@@ -12,10 +12,10 @@ use crate::gateway::{Gateway, KEY, emulator};
 use crate::strace;
 
 /// Long for a machine that is busy; what is tested for takes far less.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running daemon. It is killed if a test ends before it does.
-struct Daemon<'g> {
+pub(crate) struct Daemon<'g> {
     gateway: &'g Gateway,
     child: Child,
 }
@@ -25,13 +25,13 @@ impl<'g> Daemon<'g> {
         Self::spawn(gateway, gateway.command(&["run"]))
     }
 
-    fn spawn(gateway: &'g Gateway, mut command: std::process::Command) -> Self {
+    pub(crate) fn spawn(gateway: &'g Gateway, mut command: std::process::Command) -> Self {
         let log = fs::File::create(gateway.path("log")).unwrap();
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Self { gateway, child }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.gateway.placed(&fs::read_to_string(self.gateway.path("log")).unwrap())
     }
 
@@ -41,7 +41,7 @@ impl<'g> Daemon<'g> {
     }
 
     /// SIGTERM; it ends with 0, soon, and leaves nothing half written.
-    fn stop(self) -> String {
+    pub(crate) fn stop(self) -> String {
         let process = Pid::from_child(&self.child);
         self.stop_process(process)
     }
@@ -55,13 +55,19 @@ impl<'g> Daemon<'g> {
     }
 
     /// It ends with 0 by itself and leaves nothing half written.
-    fn ends(&mut self) {
+    pub(crate) fn ends(&mut self) {
         assert!(until(|| self.child.try_wait().unwrap().is_some()), "it does not end:\n{}", self.log());
         let code = self.child.wait().unwrap().code();
         assert_eq!(code, Some(0), "{}", self.log());
         assert!(self.log().ends_with("stopped\n"), "{}", self.log());
         let names = self.gateway.names().concat();
         assert!(!names.iter().any(|name| name.ends_with(".new") || name == ".probe"), "{names:?}");
+    }
+}
+
+impl Daemon<'_> {
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }
 
