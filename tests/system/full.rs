@@ -135,7 +135,7 @@ fn a_tpm_is_reached_as_a_member_of_its_group() {
     let config = machine.path("etc/dps-agent/config.toml");
     let told = host(env!("CARGO_BIN_EXE_dps-agent"), &["identity", "--json", "--config", config.to_str().unwrap()]);
     let identity: serde_json::Value = serde_json::from_str(&told).unwrap();
-    let (id, key) = (identity["registrationId"].as_str().unwrap(), identity["endorsementKey"].as_str().unwrap());
+    let (id, key) = (identity["registrationId"].as_str().unwrap(), identity["tpm"]["endorsementKey"].as_str().unwrap());
     drop(probe);
 
     let emulator = enrolled(&format!("registration_id = \"{id}\"\nendorsement_key = \"{key}\"\nanswer = \"at-once\""));
