@@ -14,6 +14,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["cli/output.rs"]),
+    ("tracing_journald", &["cli/output.rs"]),
     ("sha1", &["identity/certificate.rs"]),
     ("x509_cert", &["identity/certificate.rs", "record.rs", "tls.rs"]),
     ("rustix", &["clock.rs", "files.rs", "main.rs"]),

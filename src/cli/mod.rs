@@ -32,7 +32,7 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => return unparsed(&error, json),
     };
-    output::start_logging(matches!(cli.verb, Verb::Run), environment("RUST_LOG"));
+    output::start_logging(matches!(cli.verb, Verb::Run), &environment);
     let code = tokio::select! {
         ended = perform(&cli) => ended.unwrap_or_else(|failure| output::failed(&failure, cli.json)),
         code = stopped(&cli.verb) => code,

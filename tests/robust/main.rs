@@ -8,6 +8,7 @@ mod evidence;
 mod gateway;
 mod identity;
 mod life;
+mod notify;
 mod power_cut;
 mod proof;
 mod proxy;
