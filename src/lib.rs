@@ -24,6 +24,7 @@ pub mod campaign;
 pub mod lifecycle;
 pub mod desk;
 pub mod handoff;
+pub mod api;
 pub mod progress;
 pub mod agent;
 pub mod daemon;
