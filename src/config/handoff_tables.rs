@@ -99,13 +99,13 @@ fn template(name: &str, at: usize, value: &DeValue<'_>) -> Vec<(usize, Piece)> {
     let table = format!("handoff.template.{}", legible(name));
     let strange =
         |message: &str| vec![(at, Piece::Strange(KeyName { table: table.clone(), key: String::new() }, message.into()))];
-    match value {
-        _ if !is_name(name) => strange("not a name for a template; write up to 64 letters, digits, '-' or '_'"),
-        DeValue::Table(keys) => of(&Table::Template(name.to_owned()), keys),
-        _ if TEMPLATE_KEYS.contains(&name) => {
+    match (is_name(name), value) {
+        (false, _) => strange("not a name for a template; write up to 64 letters, digits, '-' or '_'"),
+        (true, DeValue::Table(keys)) => of(&Table::Template(name.to_owned()), keys),
+        (true, _) if TEMPLATE_KEYS.contains(&name) => {
             strange("a template needs a name; write the key under [handoff.template.NAME], with a name of your choice")
         }
-        other => vec![(at, no_table(&table, &table, other))],
+        (true, other) => vec![(at, no_table(&table, &table, other))],
     }
 }
 

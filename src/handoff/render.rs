@@ -81,7 +81,7 @@ fn write(out: &mut Output<'_>, format: Format, value: &Value) -> Result<(), Erro
             let text = Secret::new(value.to_string());
             if text.expose().chars().any(char::is_control) {
                 return Err(no(
-                    "prints a value with a line break or another control character, which would begin a line of its own",
+                    "prints a value with a line break or another control character, which would begin a line of its own; print another value, or make a .json file",
                 ));
             }
             match format {
@@ -144,19 +144,22 @@ fn wrong(source: &Source, error: &Error, facts: &Facts<'_>) -> Failure {
 
 /// What went wrong, and the cure if it is not in the words already.
 fn said(error: &Error) -> (String, &'static str) {
+    const NO_SUCH: [ErrorKind; 4] =
+        [ErrorKind::UnknownFilter, ErrorKind::UnknownFunction, ErrorKind::UnknownTest, ErrorKind::UnknownMethod];
+    let kind = error.kind();
     let detail = error.detail().map(str::to_owned);
-    match error.kind() {
-        ErrorKind::InvalidOperation if detail.is_some() => (detail.unwrap_or_default(), ""),
-        ErrorKind::UndefinedError => {
-            ("names something that does not exist".into(), "; docs/handoff.md lists the names there are")
-        }
-        ErrorKind::UnknownFilter | ErrorKind::UnknownFunction | ErrorKind::UnknownTest | ErrorKind::UnknownMethod => (
-            detail.unwrap_or_else(|| error.kind().to_string()),
-            "; there are no filters and tests here, and fail(\"…\") is the only function",
-        ),
-        kind => {
-            let what = detail.map_or_else(|| kind.to_string(), |detail| format!("{kind}: {detail}"));
-            (what, "; correct this line")
-        }
+    if kind == ErrorKind::UndefinedError {
+        return ("names something that does not exist".to_owned(), "; docs/handoff.md lists the names there are");
+    }
+    if NO_SUCH.contains(&kind) {
+        let cure = "; there are no filters and tests here, and fail(\"…\") is the only function";
+        return (detail.unwrap_or_else(|| kind.to_string()), cure);
+    }
+    match detail {
+        // Our own words and the template's name the cure; the library's do not.
+        Some(detail) if kind == ErrorKind::InvalidOperation && detail.contains(';') => (detail, ""),
+        Some(detail) if kind == ErrorKind::InvalidOperation => (detail, "; correct this line"),
+        Some(detail) => (format!("{kind}: {detail}"), "; correct this line"),
+        None => (kind.to_string(), "; correct this line"),
     }
 }

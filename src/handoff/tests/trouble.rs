@@ -28,19 +28,24 @@ async fn what_is_wrong_with_a_template_is_said_with_file_line_and_cure() {
                 "{name}:1: filter upper is unknown; there are no filters and tests here, and fail(\"…\") is the only function"
             ),
         ),
+        (
+            "a.txt",
+            "{{ port + host }}",
+            format!("{name}:1: tried to use + operator on unsupported types number and string; correct this line"),
+        ),
         ("a.txt", "\n{{ fail(\"no; do that\") }}", format!("{name}:2: no; do that")),
         (
             "a.env",
             "A={{ payload.lines }}",
             format!(
-                "{name}:1: prints a value with a line break or another control character, which would begin a line of its own"
+                "{name}:1: prints a value with a line break or another control character, which would begin a line of its own; print another value, or make a .json file"
             ),
         ),
         (
             "a.conf",
             "a {{ payload.lines }}",
             format!(
-                "{name}:1: prints a value with a line break or another control character, which would begin a line of its own"
+                "{name}:1: prints a value with a line break or another control character, which would begin a line of its own; print another value, or make a .json file"
             ),
         ),
         (
@@ -129,7 +134,7 @@ async fn a_secret_is_not_shown_to_everybody() {
 #[tokio::test]
 async fn no_message_shows_a_secret() {
     let gateway = Box::with_key(&format!("{}export_key = true\n", own("a.txt", "{{ fail(\"ouch \" ~ sharedAccessKey) }}"))).await;
-    assert_eq!(gateway.said().await, "DIR/own.template:1: its own message shows a secret");
+    assert_eq!(gateway.said().await, "DIR/own.template:1: its own message shows a secret; correct this line");
 }
 
 #[tokio::test]
