@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
@@ -10,15 +11,42 @@ pub const BUILT: u64 = parse(env!("DPS_AGENT_BUILT"));
 
 /// A gateway has no battery clock: after a power cut it may believe in 1970, or in the day its image was made. Below the
 /// floor tokens are not made, and TLS judges certificates by the floor.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clock {
     floor: u64,
+    told: Option<Told>,
+}
+
+/// What time somebody trustworthy said it was, in seconds since 1970, and when, by the time since the machine's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    seconds: u64,
+    at: Duration,
 }
 
 impl Clock {
     /// The floor is the later of the build date and `known_good`, the last time that was known to be right (seconds since 1970).
     pub fn with_floor(known_good: Option<u64>) -> Self {
-        Self { floor: BUILT.max(known_good.unwrap_or(0)) }
+        Self { floor: BUILT.max(known_good.unwrap_or(0)), told: None }
+    }
+
+    /// The same clock, which goes by the time that the service told just now (seconds since 1970) rather than by the machine's.
+    #[must_use]
+    pub fn told(self, seconds: u64) -> Self {
+        Self { told: Some(Told { seconds, at: Self::uptime() }), ..self }
+    }
+
+    /// The same clock, which believes the machine again: somebody has set it.
+    #[must_use]
+    pub fn untold(self) -> Self {
+        Self { told: None, ..self }
+    }
+
+    /// Time since the machine was started, sleep included: it never jumps, and never goes back.
+    pub fn uptime() -> Duration {
+        let time = clock_gettime(ClockId::Boottime);
+        let (seconds, nanoseconds) = (u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0));
+        Duration::new(seconds, nanoseconds)
     }
 
     /// Monotonic time, for waits and deadlines.
@@ -27,14 +55,19 @@ impl Clock {
         Instant::now()
     }
 
-    /// Seconds since 1970 by the machine's clock, never below the floor.
+    /// Seconds since 1970, never below the floor.
     pub fn now(&self) -> u64 {
-        Self::wall().max(self.floor)
+        self.believed().max(self.floor)
+    }
+
+    fn believed(&self) -> u64 {
+        let by_the_service = |told: Told| told.seconds.saturating_add(Self::uptime().saturating_sub(told.at).as_secs());
+        self.told.map_or_else(Self::wall, by_the_service)
     }
 
     /// How far the machine's clock is below the floor; `None` if it can be believed.
     pub fn below_floor(&self) -> Option<Duration> {
-        let behind = self.floor.saturating_sub(Self::wall());
+        let behind = self.floor.saturating_sub(self.believed());
         (behind > 0).then(|| Duration::from_secs(behind))
     }
 
@@ -77,5 +110,14 @@ mod tests {
         assert_eq!(Clock::with_floor(None).below_floor(), None);
         let behind = Clock::with_floor(Some(Clock::wall() + 1_000_000)).below_floor().unwrap();
         assert!(behind > Duration::from_secs(999_000), "{behind:?}");
+    }
+
+    #[test]
+    fn a_time_that_was_told_goes_on_by_itself_and_can_be_taken_back() {
+        let far = Clock::wall() + 1_000_000;
+        let told = Clock::with_floor(Some(far)).told(far + 5);
+        assert!((far + 5..far + 65).contains(&told.now()), "{told:?}");
+        assert_eq!((told.below_floor(), told.untold().below_floor().is_some()), (None, true));
+        assert_eq!(Clock::with_floor(None).told(1).now(), BUILT);
     }
 }

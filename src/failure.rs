@@ -13,6 +13,43 @@ use crate::protocol::registration::{GaveUp, Trouble};
 use crate::record::RecordError;
 use crate::tls::TlsError;
 
+/// What DPS last said of the enrollment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enrollment {
+    /// It has not been asked yet.
+    NotAsked,
+    /// The device may register.
+    Accepted,
+    /// It is disabled.
+    Disabled,
+    /// There is none with this registration ID.
+    Missing,
+    /// The device may not register, for another reason.
+    Refused,
+}
+
+impl Enrollment {
+    /// The word in JSON and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NotAsked => "not-asked",
+            Self::Accepted => "accepted",
+            Self::Disabled => "disabled",
+            Self::Missing => "missing",
+            Self::Refused => "refused",
+        }
+    }
+
+    fn of(refusal: &Refusal) -> Option<Self> {
+        match (refusal.blame(), refusal.final_status.as_deref(), refusal.status) {
+            (Blame::Refused, Some("disabled"), _) => Some(Self::Disabled),
+            (Blame::Refused, None, 404) => Some(Self::Missing),
+            (Blame::Refused | Blame::Unauthorized, _, _) => Some(Self::Refused),
+            (_, _, _) => None,
+        }
+    }
+}
+
 /// Why a verb did not do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -27,12 +64,14 @@ pub struct Failure {
     pub tracking_id: Option<String>,
     /// Not to be tried again before this moment.
     pub not_before: Option<Instant>,
+    /// What it tells of the enrollment, if anything.
+    pub enrollment: Option<Enrollment>,
 }
 
 impl Failure {
     /// A failure of which DPS has said nothing.
     pub fn new(blame: Blame, message: impl Into<String>) -> Self {
-        Self { blame, message: message.into(), code: None, tracking_id: None, not_before: None }
+        Self { blame, message: message.into(), code: None, tracking_id: None, not_before: None, enrollment: None }
     }
 
     /// `{"error": …}`, as `--json` prints it.
@@ -53,11 +92,11 @@ impl From<GaveUp> for Failure {
     fn from(gave_up: GaveUp) -> Self {
         let trouble = &gave_up.trouble;
         let message = format!("{trouble}{}", advice(trouble));
-        let (code, tracking_id) = match trouble {
-            Trouble::Refused(refusal) => (refusal.code, refusal.tracking_id.clone()),
-            Trouble::Lost(_) | Trouble::StillAssigning => (None, None),
+        let (code, tracking_id, enrollment) = match trouble {
+            Trouble::Refused(refusal) => (refusal.code, refusal.tracking_id.clone(), Enrollment::of(refusal)),
+            Trouble::Lost(_) | Trouble::StillAssigning => (None, None, None),
         };
-        Self { blame: trouble.blame(), message, code, tracking_id, not_before: gave_up.not_before }
+        Self { blame: trouble.blame(), message, code, tracking_id, not_before: gave_up.not_before, enrollment }
     }
 }
 

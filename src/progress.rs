@@ -2,17 +2,20 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::desk::Desk;
+
 /// Where progress is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Progress {
     /// One line on stderr, rewritten in place, with the seconds that are left of a wait.
     Terminal,
-    /// A log line each.
-    Log,
+    /// A log line each, and the daemon's status.
+    Daemon(Arc<Desk>),
     /// Nowhere.
     Silent,
 }
@@ -24,20 +27,23 @@ impl Progress {
     }
 
     /// What is being done now.
-    pub fn doing(self, what: fmt::Arguments<'_>) {
+    pub fn doing(&self, what: fmt::Arguments<'_>) {
         match self {
             Self::Terminal => rewrite(what),
-            Self::Log => tracing::info!("{what}"),
+            Self::Daemon(desk) => {
+                tracing::info!("{what}");
+                desk.tell(|status| status.doing = what.to_string());
+            }
             Self::Silent => {}
         }
     }
 
     /// Waits, and says why and how long.
-    pub async fn wait(self, length: Duration, why: &dyn fmt::Display) {
+    pub async fn wait(&self, length: Duration, why: &dyn fmt::Display) {
         match self {
             Self::Terminal => count_down(length, why).await,
-            Self::Log => {
-                tracing::info!("{why}; next try in {}", seconds(length));
+            Self::Daemon(_) => {
+                self.doing(format_args!("{why}; next try in {}", seconds(length)));
                 sleep(length).await;
             }
             Self::Silent => sleep(length).await,
@@ -45,9 +51,10 @@ impl Progress {
     }
 
     /// Nothing goes on any more: clears the line.
-    pub fn done(self) {
-        if self == Self::Terminal {
-            rewrite(format_args!(""));
+    pub fn done(&self) {
+        match self {
+            Self::Terminal => rewrite(format_args!("")),
+            Self::Daemon(_) | Self::Silent => {}
         }
     }
 }
@@ -62,7 +69,8 @@ async fn count_down(mut left: Duration, why: &dyn fmt::Display) {
     }
 }
 
-fn seconds(length: Duration) -> String {
+/// A length of time in the unit that fits.
+pub fn seconds(length: Duration) -> String {
     match length.as_secs() {
         0..=9 => format!("{:.1} s", length.as_secs_f64()),
         whole @ 10..=119 => format!("{whole} s"),

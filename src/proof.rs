@@ -3,6 +3,7 @@
 use crate::attestation::{Attestation, Key};
 use crate::clock::Clock;
 use crate::config::{Config, Gateway};
+use crate::id::{DeviceId, HostName};
 use crate::protocol::sas::{Audience, percent_encode};
 use crate::protocol::{Answer, Assignment, Lost, Stage, Via};
 use crate::secret::Secret;
@@ -21,8 +22,10 @@ pub enum Attempt {
     /// The hub refused the credential: `connack` holds the return code where it was CONNACK that said so. It may be too soon: a new
     /// identity takes time to spread.
     Refused(Answer),
-    /// The hub could not be asked, or was too busy to say.
+    /// The hub could not be asked.
     Unreachable(Lost),
+    /// The hub is too busy to say (CONNACK 3, 429, 5xx).
+    Busy(Lost),
     /// We could not make the credential.
     Unable(Lost),
     /// Whoever answers there has not shown that it is the hub.
@@ -63,9 +66,24 @@ impl<'a> Proof<'a> {
         let mut attempt = Attempt::Unreachable(Lost::Credential("[hub] transport names no way to the hub".to_owned()));
         for via in &self.config.hub.routes {
             attempt = self.try_via(*via, assignment, key, limits).await;
-            let Attempt::Unreachable(Lost::Unreachable { .. }) = attempt else { break };
+            let (Attempt::Unreachable(Lost::Unreachable { .. }) | Attempt::Busy(_)) = attempt else { break };
         }
         attempt
+    }
+
+    /// Whether somebody answers there with the hub's certificate, by any of the configured routes. Nobody is told who we are, and
+    /// no consumer loses its connection.
+    pub async fn reach(&self, hub: &HostName, limits: Limits) -> Result<(), Lost> {
+        let host = self.config.hub.gateway.as_ref().map_or(hub, |Gateway { host, .. }| host);
+        let mut last = Lost::Credential("[hub] transport names no way to the hub".to_owned());
+        for via in &self.config.hub.routes {
+            match self.dialer.dial(host, self.port(*via), limits.to_connect(&self.clock)).await {
+                // Whoever judges our certificate in the handshake is there.
+                Ok(_) | Err(Failure::Refused(_)) => return Ok(()),
+                Err(Failure::Lost(lost)) => last = lost,
+            }
+        }
+        Err(last)
     }
 
     async fn try_via(&self, via: Via, assignment: &Assignment, key: &Key, limits: Limits) -> Attempt {
@@ -105,12 +123,17 @@ impl<'a> Proof<'a> {
     }
 }
 
+/// The user name of a device (IoT Hub, MQTT). Nothing in it is percent-encoded.
+pub fn user_name(hub: &HostName, device_id: &DeviceId) -> String {
+    format!("{hub}/{device_id}/?api-version={HUB_API_VERSION}")
+}
+
 /// The CONNECT packet (IoT Hub, MQTT). The hub's name stands in it even if a gateway takes the connection.
 fn hello(Assignment { hub, device_id, .. }: &Assignment, password: Option<Secret<String>>) -> Hello {
     let agent = percent_encode(AGENT);
     Hello {
         client_id: device_id.to_string(),
-        user_name: format!("{hub}/{device_id}/?api-version={HUB_API_VERSION}&DeviceClientType={agent}"),
+        user_name: format!("{}&DeviceClientType={agent}", user_name(hub, device_id)),
         password,
         // The queue of messages to the device belongs to the consumer: a clean session would throw it away.
         clean_session: false,
@@ -122,7 +145,7 @@ fn refused(answer: Answer) -> Attempt {
     match answer.status {
         429 | 500..=599 => {
             let code = answer.connack.map_or_else(|| format!("status {}", answer.status), |code| format!("CONNACK {code}"));
-            Attempt::Unreachable(Lost::Unreachable { stage: Stage::Open, why: format!("the hub is busy: {code}") })
+            Attempt::Busy(Lost::Unreachable { stage: Stage::Open, why: format!("the hub is busy: {code}") })
         }
         _ => Attempt::Refused(answer),
     }

@@ -191,7 +191,8 @@ impl Store {
         files::set_aside(&self.path())
     }
 
-    fn path(&self) -> PathBuf {
+    /// The record's file.
+    pub fn path(&self) -> PathBuf {
         self.directory.join("record")
     }
 }

@@ -13,10 +13,10 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<String>,
     pub(crate) body: Vec<u8>,
     pub(crate) content_type: &'static str,
-    /// The header `Location`, on HTTPS.
-    pub(crate) location: Option<String>,
     /// The error code, for the header `x-ms-error-code`.
     pub(crate) code: Option<u32>,
+    /// Further headers, on HTTPS.
+    pub(crate) headers: Vec<(&'static str, String)>,
 }
 
 impl Answer {
@@ -28,7 +28,7 @@ impl Answer {
     /// An answer with these bytes, said to be JSON.
     pub(crate) fn raw(status: u16, body: Vec<u8>) -> Self {
         let content_type = "application/json; charset=utf-8";
-        Self { status, retry_after: None, body, content_type, location: None, code: None }
+        Self { status, retry_after: None, body, content_type, code: None, headers: Vec::new() }
     }
 
     /// An error object (DPS device API §7.3); `code / 1000` is the status.

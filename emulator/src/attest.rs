@@ -80,10 +80,10 @@ impl Audience {
 pub(crate) enum Proof {
     /// A token signed with one of these keys.
     Keys(Vec<Vec<u8>>),
-    /// This very certificate.
-    Certificate(CertificateDer<'static>),
-    /// A certificate that this CA issued, itself or through intermediates that the client sends.
-    IssuedBy(CertificateDer<'static>),
+    /// One of these very certificates.
+    Certificate(Vec<CertificateDer<'static>>),
+    /// A certificate that one of these CAs issued, itself or through intermediates that the client sends.
+    IssuedBy(Vec<CertificateDer<'static>>),
     /// At DPS: a token signed with the key of the newest challenge.
     Tpm(Box<Tpm>),
     /// At a hub: a token signed with the last of the keys that a TPM was given.
@@ -95,7 +95,7 @@ impl Proof {
     pub(crate) fn individual(attestation: &Attestation) -> Self {
         match attestation {
             Attestation::SymmetricKey(keys) => Self::Keys(keys.clone()),
-            Attestation::X509(certificate) => Self::Certificate(certificate.clone()),
+            Attestation::X509(certificates) => Self::Certificate(certificates.clone()),
             Attestation::Tpm(key) => Self::Tpm(Box::new(Tpm::new((**key).clone()))),
         }
     }
@@ -106,7 +106,7 @@ impl Proof {
             Attestation::SymmetricKey(keys) => {
                 Self::Keys(keys.iter().map(|key| sas::derived_key(key, registration_id)).collect())
             }
-            Attestation::X509(ca) => Self::IssuedBy(ca.clone()),
+            Attestation::X509(authorities) => Self::IssuedBy(authorities.clone()),
             Attestation::Tpm(_) => Self::individual(attestation),
         }
     }
@@ -138,12 +138,12 @@ impl Proof {
             (Self::Certificate(_) | Self::IssuedBy(_), Credential::Token(_)) => Err(Refusal::OtherKind),
             (Self::Certificate(enrolled), Credential::Certificates(chain)) => {
                 let leaf = leaf(chain, name, kinder)?;
-                let same = leaf == enrolled || kinder.contains(&Kinder::Thumbprint);
+                let same = enrolled.contains(leaf) || kinder.contains(&Kinder::Thumbprint);
                 if same { Ok(()) } else { Err(certificate("its thumbprint is not the enrolled one")) }
             }
-            (Self::IssuedBy(ca), Credential::Certificates(chain)) => {
+            (Self::IssuedBy(authorities), Credential::Certificates(chain)) => {
                 let leaf = leaf(chain, name, kinder)?;
-                if kinder.contains(&Kinder::Chain) { Ok(()) } else { chain_to(ca, leaf, &chain[1..]) }
+                if kinder.contains(&Kinder::Chain) { Ok(()) } else { chain_to(authorities, leaf, &chain[1..]) }
             }
         }
     }
@@ -170,7 +170,7 @@ pub(crate) fn valid_token(text: &str, audience: &Audience, kinder: &[Kinder]) ->
     Ok(token)
 }
 
-fn now() -> std::time::Duration {
+pub(crate) fn now() -> std::time::Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
@@ -194,13 +194,17 @@ fn leaf<'a>(
     }
 }
 
-fn chain_to(ca: &CertificateDer<'_>, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), Refusal> {
+fn chain_to(
+    authorities: &[CertificateDer<'_>],
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Result<(), Refusal> {
     let refused = |error: webpki::Error| certificate(&format!("{error:?}"));
-    let anchor = webpki::anchor_from_trusted_cert(ca).map_err(refused)?;
+    let anchors = authorities.iter().map(webpki::anchor_from_trusted_cert).collect::<Result<Vec<_>, _>>().map_err(refused)?;
     let leaf = webpki::EndEntityCert::try_from(leaf).map_err(refused)?;
     leaf.verify_for_usage(
         webpki::ALL_VERIFICATION_ALGS,
-        &[anchor],
+        &anchors,
         intermediates,
         UnixTime::since_unix_epoch(now()),
         webpki::KeyUsage::client_auth(),

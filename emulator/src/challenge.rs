@@ -40,6 +40,11 @@ impl Tpm {
         Self { enrolled, challenges: Vec::new(), hub_keys: Vec::new() }
     }
 
+    /// The endorsement key of its enrollment.
+    pub(crate) fn enrolled(&self) -> &ParentKey {
+        &self.enrolled
+    }
+
     /// How many challenges it was sent.
     pub(crate) fn challenges(&self) -> u64 {
         count(self.challenges.len())

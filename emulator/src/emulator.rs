@@ -3,10 +3,12 @@
 use crate::attest::Proof;
 use crate::challenge::Tpm;
 use crate::config::{Config, ConfigError};
+use crate::entra::Provider;
 use crate::hub::{Identity, IdentityState, Telemetry};
 use crate::listener::{self, Speaks};
 use crate::requests::Requests;
 use crate::service::{Device, Service, Snapshot, State, Via};
+use crate::service_api::ServiceApi;
 use crate::tls::{self, TlsError};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -98,6 +100,7 @@ pub struct Emulator {
     pub(crate) service: Arc<Service>,
     mqtt_port: u16,
     https_port: u16,
+    managed_identity_port: Option<u16>,
     ca_pem: String,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -108,7 +111,7 @@ impl Emulator {
     ///
     /// # Errors
     /// When a port is taken, a file cannot be written or a certificate cannot be made.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(mut config: Config) -> Result<Self, StartError> {
         let identity = tls::Identity::new(&config.service, &config.hubs())?;
         if let Some(path) = &config.service.ca_out {
             std::fs::write(path, &identity.ca_pem).map_err(|source| StartError::File { path: path.clone(), source })?;
@@ -116,12 +119,16 @@ impl Emulator {
         let (mqtt, mqtt_port) = listen(SocketAddr::new(config.service.listen, config.service.mqtt_port))?;
         let (https, https_port) = listen(SocketAddr::new(config.service.listen, config.service.https_port))?;
         let path = config.service.transcript_file.clone().unwrap_or_default();
-        let service = Service::new(config).map_err(|source| StartError::File { path, source })?;
+        let (managed, managed_identity_port) =
+            config.entra.as_ref().and_then(|entra| entra.managed_identity).map(listen).transpose()?.unzip();
+        let api = service_api(&mut config, https_port)?;
+        let service = Service::new(config, api).map_err(|source| StartError::File { path, source })?;
         let service = Arc::new(service);
         let (stop, stopped) = oneshot::channel();
-        let listeners = [(mqtt, Speaks::Mqtt), (https, Speaks::Http)];
+        let listeners =
+            [Some((mqtt, Speaks::Mqtt)), Some((https, Speaks::Http)), managed.map(|managed| (managed, Speaks::Metadata))];
         let thread = Some(run(Arc::clone(&service), identity.certificates, listeners, stopped)?);
-        Ok(Self { service, mqtt_port, https_port, ca_pem: identity.ca_pem, stop: Some(stop), thread })
+        Ok(Self { service, mqtt_port, https_port, managed_identity_port, ca_pem: identity.ca_pem, stop: Some(stop), thread })
     }
 
     /// The port of MQTT over TLS.
@@ -132,6 +139,16 @@ impl Emulator {
     /// The port of HTTPS, and of MQTT over WebSocket.
     pub fn https_port(&self) -> u16 {
         self.https_port
+    }
+
+    /// The port of the managed-identity endpoint, which has no TLS, if there is one.
+    pub fn managed_identity_port(&self) -> Option<u16> {
+        self.managed_identity_port
+    }
+
+    /// How many calls of the service API were answered with 429 because of its rate.
+    pub fn throttled(&self) -> u64 {
+        self.service.look(|state| state.rate.throttled)
     }
 
     /// The certificate that clients have to trust, PEM.
@@ -260,6 +277,13 @@ impl std::fmt::Debug for Emulator {
     }
 }
 
+/// The service API, with its identity provider if there is to be one.
+fn service_api(config: &mut Config, https_port: u16) -> Result<ServiceApi, TlsError> {
+    let provider = |entra| Ok::<_, TlsError>(Provider::new(entra, &tls::rsa_key()?, https_port)?);
+    let entra = config.entra.take().map(provider).transpose()?;
+    Ok(ServiceApi { config: config.service_api.clone(), entra, hubs: config.hubs() })
+}
+
 fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {
     let ready = || {
         let listener = TcpListener::bind(address)?;
@@ -274,14 +298,14 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {
 fn run(
     service: Arc<Service>,
     tls: tls::Certificates,
-    listeners: [(TcpListener, Speaks); 2],
+    listeners: [Option<(TcpListener, Speaks)>; 3],
     stopped: oneshot::Receiver<()>,
 ) -> Result<JoinHandle<()>, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
     let entered = runtime.enter();
-    let listeners = listeners.map(|(listener, speaks)| (tokio::net::TcpListener::from_std(listener), speaks));
+    let listeners = listeners.map(|one| one.map(|(listener, speaks)| (tokio::net::TcpListener::from_std(listener), speaks)));
     drop(entered);
-    for (listener, speaks) in listeners {
+    for (listener, speaks) in listeners.into_iter().flatten() {
         let listener = listener.map_err(StartError::Thread)?;
         runtime.spawn(listener::serve(Arc::clone(&service), listener, tls.clone(), speaks));
     }

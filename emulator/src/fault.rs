@@ -16,6 +16,10 @@ pub(crate) enum Stage {
     /// The registration status lookup.
     Lookup,
     Hub,
+    /// A call of the service API.
+    ServiceApi,
+    /// A call of the identity provider.
+    Entra,
 }
 
 impl Stage {
@@ -30,6 +34,8 @@ impl Stage {
             "query" => Self::Query,
             "lookup" => Self::Lookup,
             "hub" => Self::Hub,
+            "service-api" => Self::ServiceApi,
+            "entra" => Self::Entra,
             _ => return None,
         })
     }
@@ -37,10 +43,18 @@ impl Stage {
     /// Whether a fault of this kind can be played here at all.
     fn admits(self, misdeed: &Misdeed) -> bool {
         match (self, misdeed) {
-            (Self::Register | Self::Query | Self::Challenge | Self::Lookup, Misdeed::Connack(_)) => false,
-            (Self::Challenge | Self::Lookup, Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid)) => false,
-            (Self::Challenge | Self::Lookup, Misdeed::Delivery(_)) => true,
-            (Self::Lookup, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_)),
+            (
+                Self::Register | Self::Query | Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra,
+                Misdeed::Connack(_),
+            ) => false,
+            (
+                Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra,
+                Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid),
+            ) => false,
+            (Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra, Misdeed::Delivery(_)) => true,
+            (Self::Lookup | Self::ServiceApi | Self::Entra, Misdeed::Answer(lie)) => {
+                lie.stands_alone() || matches!(lie, Lie::Big(_))
+            }
             (Self::Challenge, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Blob(_)),
             (Self::Register | Self::Query, _) | (_, Misdeed::Plain(_)) => true,
             (Self::Connect | Self::Hub, Misdeed::Connack(_)) => true,
@@ -140,7 +154,7 @@ pub(crate) enum BlobLie {
 
 impl Lie {
     /// Whether it can be told without knowing what was asked.
-    fn stands_alone(&self) -> bool {
+    pub(crate) fn stands_alone(&self) -> bool {
         match self {
             Self::Status { .. } | Self::Body { .. } | Self::Html(_) | Self::Redirect(_) => true,
             Self::Big(_)
@@ -169,7 +183,8 @@ impl Fault {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (place, what) = text.split_once(':').ok_or_else(|| format!("fault \"{text}\" has no \"WHERE: WHAT\""))?;
         let stage = Stage::parse(place.trim()).ok_or_else(|| {
-            format!("fault \"{text}\": WHERE is one of tcp, tls, connect, subscribe, challenge, register, query, lookup, hub")
+            let places = "tcp, tls, connect, subscribe, challenge, register, query, lookup, hub, service-api, entra";
+            format!("fault \"{text}\": WHERE is one of {places}")
         })?;
         let (what, left) = times(what.trim());
         let misdeed = misdeed(what).ok_or_else(|| format!("fault \"{text}\": \"{what}\" is no known fault"))?;
@@ -344,6 +359,9 @@ mod tests {
             "lookup: connack 5",
             "lookup: stale-rid",
             "lookup: no-hub",
+            "service-api: connack 5",
+            "service-api: no-hub",
+            "entra: stale-rid",
         ] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }

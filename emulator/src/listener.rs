@@ -16,6 +16,8 @@ use tokio_rustls::server::TlsStream;
 pub(crate) enum Speaks {
     Mqtt,
     Http,
+    /// HTTP without TLS: the managed-identity endpoint.
+    Metadata,
 }
 
 /// Accepts for ever; each connection is a task of its own.
@@ -35,13 +37,16 @@ async fn connection(service: Arc<Service>, mut stream: TcpStream, tls: Certifica
     if play(&service, Stage::Tcp, &mut stream).await.is_break() {
         return;
     }
+    if speaks == Speaks::Metadata {
+        return crate::entra::managed::connection(service, stream).await;
+    }
     let Some(stream) = handshake(&service, stream, tls).await else {
         return;
     };
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
     match speaks {
         Speaks::Mqtt => mqtt::serve(service, Box::new(stream), Peer { via: Via::Mqtt, certificates }).await,
-        Speaks::Http => crate::http::serve(service, stream, certificates).await,
+        Speaks::Http | Speaks::Metadata => crate::http::serve(service, stream, certificates).await,
     }
 }
 

@@ -31,7 +31,7 @@ struct Arguments {
 enum Verb {
     /// Serve until SIGTERM or SIGINT
     Serve {
-        /// The configuration: [service], [[enrollment]], [[group]]
+        /// The configuration: [service], [[enrollment]], [[group]], [service_api], [entra]
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// A Unix socket that takes commands, one on a line: README.md lists them
@@ -85,6 +85,7 @@ fn announce(emulator: &Emulator) -> std::io::Result<()> {
     let line = serde_json::json!({
         "mqttPort": emulator.mqtt_port(),
         "httpsPort": emulator.https_port(),
+        "managedIdentityPort": emulator.managed_identity_port(),
         "caFile": emulator.ca_file(),
         "idScope": emulator.id_scope(),
     });

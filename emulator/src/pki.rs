@@ -21,6 +21,9 @@ pub enum PkiError {
     /// Key generation failed.
     #[error("cannot make the RSA key")]
     Rsa(#[from] rsa::Error),
+    /// It is a key of another kind.
+    #[error("the key is not an RSA key")]
+    NotRsa,
     /// The key cannot be written in this form.
     #[error("cannot encode the key")]
     Encoding(#[from] rsa::pkcs8::Error),

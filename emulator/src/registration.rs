@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, guid, random_hex, timestamp};
 use crate::attest::Proof;
-use crate::config::Kinder;
+use crate::config::{Kinder, Reprovision};
 use crate::fault::Lie;
 use crate::hub::Identity;
 use crate::service::{Device, Service, State};
@@ -27,7 +27,7 @@ pub(crate) struct Assignment {
     substatus: &'static str,
     created: String,
     updated: String,
-    etag: String,
+    pub(crate) etag: String,
 }
 
 #[derive(Debug, Clone)]
@@ -117,7 +117,7 @@ impl State {
         if !device.settings.enabled {
             return disabled(device);
         }
-        let hub = device.settings.hub.as_deref().unwrap_or(default_hub);
+        let hub = device.hub(default_hub);
         let leaves = device.registration.assignment.as_ref().filter(|assignment| !assignment.hub.eq_ignore_ascii_case(hub));
         let left = leaves.map(|assignment| (assignment.hub.clone(), assignment.device_id.clone()));
         let operation = format!("4.{}.{}", random_hex(8), guid());
@@ -220,12 +220,12 @@ fn hub_credential(device: &mut Device, operation: &str, lie: Option<&Lie>) -> (O
 }
 
 fn assign(device: &mut Device, default_hub: &str) -> Assignment {
-    let hub = device.settings.hub.clone().unwrap_or_else(|| default_hub.to_owned());
+    let hub = device.hub(default_hub).to_owned();
     let device_id = device.settings.device_id.clone().unwrap_or_else(|| device.registration_id.clone());
     let now = timestamp();
     let assignment = match device.registration.assignment.take() {
         Some(old) if old.hub.eq_ignore_ascii_case(&hub) => old,
-        Some(old) => Assignment { hub, device_id, substatus: "deviceDataMigrated", updated: now, ..old },
+        Some(old) => Assignment { hub, device_id, substatus: moved(device.settings.reprovision), updated: now, ..old },
         None => {
             let etag = format!("Ij{}Ig==", random_hex(8));
             Assignment { hub, device_id, substatus: "initialAssignment", created: now.clone(), updated: now, etag }
@@ -243,7 +243,19 @@ fn standing(device: &Device) -> Option<Value> {
     device.registration.assignment.as_ref().map(|assignment| registration_state(device, assignment))
 }
 
-fn registration_state(device: &Device, assignment: &Assignment) -> Value {
+fn moved(policy: Reprovision) -> &'static str {
+    if policy.migrate_device_data { "deviceDataMigrated" } else { "deviceDataReset" }
+}
+
+impl Device {
+    /// Where it belongs from now on, as its enrollment has it.
+    fn hub<'a>(&'a self, default: &'a str) -> &'a str {
+        let stays = self.registration.assignment.as_ref().filter(|_| !self.settings.reprovision.update_hub_assignment);
+        stays.map(|at| at.hub.as_str()).or(self.settings.hub.as_deref()).unwrap_or(default)
+    }
+}
+
+pub(crate) fn registration_state(device: &Device, assignment: &Assignment) -> Value {
     let mut state = json!({
         "registrationId": device.registration_id,
         "createdDateTimeUtc": assignment.created,
@@ -302,7 +314,7 @@ pub(crate) fn lie_alone(lie: &Lie) -> Option<Answer> {
         }
         Lie::Body { status, text } => Some(Answer::raw(*status, text.clone().into_bytes())),
         Lie::Html(status) => Some(Answer::html(*status)),
-        Lie::Redirect(url) => Some(Answer { location: Some(url.clone()), ..Answer::raw(307, Vec::new()) }),
+        Lie::Redirect(url) => Some(Answer { headers: vec![("Location", url.clone())], ..Answer::raw(307, Vec::new()) }),
         Lie::Big(_)
         | Lie::LostOperation
         | Lie::AssigningForever

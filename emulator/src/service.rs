@@ -10,6 +10,7 @@ use crate::names::is_registration_id;
 use crate::registration::{Assignment, Registration};
 use crate::requests::Counts;
 use crate::sas::Token;
+use crate::service_api::{Rate, Record, ServiceApi};
 use crate::transcript::{self, NOBODY, Transcript};
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,7 @@ impl Via {
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) config: config::Service,
+    pub(crate) api: ServiceApi,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -47,12 +49,13 @@ pub(crate) struct Service {
 pub(crate) struct State {
     /// By lower-case registration ID: DPS does not distinguish case (DPS device API §2).
     pub(crate) devices: BTreeMap<String, Device>,
-    groups: Vec<Group>,
+    pub(crate) groups: Vec<Group>,
     /// The enrollments that were removed, with what there was.
-    removed: BTreeMap<String, Option<Device>>,
+    pub(crate) removed: BTreeMap<String, Option<Device>>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) hubs: Hubs,
     pub(crate) requests: Counts,
+    pub(crate) rate: Rate,
     transcript: Transcript,
     /// Grows whenever something may have changed.
     pub(crate) changes: u64,
@@ -62,6 +65,7 @@ pub(crate) struct State {
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     devices: BTreeMap<String, Device>,
+    groups: Vec<Group>,
     hubs: Hubs,
 }
 
@@ -73,17 +77,20 @@ pub(crate) struct Device {
     pub(crate) proof: Option<Proof>,
     pub(crate) group: Option<String>,
     pub(crate) settings: Settings,
+    /// What the service API knows of an individual enrollment.
+    pub(crate) record: Option<Record>,
     pub(crate) registration: Registration,
     pub(crate) via: Option<Via>,
     pub(crate) last_step: String,
 }
 
 impl Service {
-    pub(crate) fn new(config: Config) -> std::io::Result<Self> {
+    pub(crate) fn new(config: Config, api: ServiceApi) -> std::io::Result<Self> {
         let transcript = Transcript::new(config.service.transcript_file.as_deref())?;
         let devices = config.enrollments.into_iter().map(|enrollment| {
             let proof = Some(Proof::individual(&enrollment.attestation));
             let device = Device::new(enrollment.registration_id, proof, None, enrollment.settings);
+            let device = Device { record: Some(Record::default()), ..device };
             (device.registration_id.to_lowercase(), device)
         });
         let state = State {
@@ -93,10 +100,11 @@ impl Service {
             faults: config.service.faults.clone(),
             hubs: Hubs::default(),
             requests: Counts::default(),
+            rate: Rate::default(),
             transcript,
             changes: 0,
         };
-        Ok(Self { config: config.service, state: Mutex::new(state), changed: Condvar::new() })
+        Ok(Self { config: config.service, api, state: Mutex::new(state), changed: Condvar::new() })
     }
 
     /// The state, to be changed in one short step; whoever waits is told afterwards.
@@ -287,12 +295,14 @@ impl State {
     pub(crate) fn change(&mut self, name: &str, change: impl Fn(&mut Settings)) -> bool {
         if let Some(device) = self.device(name) {
             change(&mut device.settings);
+            device.record.iter_mut().for_each(Record::touch);
             return true;
         }
         let Some(group) = self.groups.iter_mut().find(|group| group.name == name) else {
             return false;
         };
         change(&mut group.settings);
+        group.record.touch();
         let members = self.devices.values_mut().filter(|device| device.group.as_deref() == Some(name));
         members.for_each(|device| change(&mut device.settings));
         true
@@ -373,11 +383,12 @@ impl State {
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot { devices: self.devices.clone(), hubs: self.hubs.clone() }
+        Snapshot { devices: self.devices.clone(), groups: self.groups.clone(), hubs: self.hubs.clone() }
     }
 
     pub(crate) fn restore(&mut self, then: &Snapshot) {
         self.devices.clone_from(&then.devices);
+        self.groups.clone_from(&then.groups);
         self.hubs.restore(&then.hubs);
     }
 
@@ -387,9 +398,9 @@ impl State {
 }
 
 impl Device {
-    fn new(registration_id: String, proof: Option<Proof>, group: Option<String>, settings: Settings) -> Self {
+    pub(crate) fn new(registration_id: String, proof: Option<Proof>, group: Option<String>, settings: Settings) -> Self {
         let registration = Registration::default();
-        Self { registration_id, proof, group, settings, registration, via: None, last_step: String::new() }
+        Self { registration_id, proof, group, settings, record: None, registration, via: None, last_step: String::new() }
     }
 }
 

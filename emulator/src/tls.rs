@@ -82,7 +82,7 @@ impl Identity {
 
 /// An RSA key takes up to a second or two to make: there is one in a process, for all its servers and for their CAs.
 /// Nobody has to be protected by them, and the chain is all RSA, as the service's is.
-fn rsa_key() -> Result<Key, PkiError> {
+pub(crate) fn rsa_key() -> Result<Key, PkiError> {
     static KEY: OnceLock<Key> = OnceLock::new();
     static MAKING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);

@@ -82,12 +82,15 @@ fn scrubbed(body: &[u8]) -> String {
     }
 }
 
+/// What must not be read in a transcript: secrets, and what a custom payload holds.
+const SECRET: [&str; 5] = ["payload", "authenticationKey", "primaryKey", "secondaryKey", "access_token"];
+
 fn scrub(json: &mut serde_json::Value) {
     if let Some(items) = json.as_array_mut() {
         items.iter_mut().for_each(scrub);
     }
     for (name, value) in json.as_object_mut().into_iter().flatten() {
-        if name == "payload" || name == "authenticationKey" {
+        if SECRET.contains(&name.as_str()) {
             *value = "(scrubbed)".into();
         } else {
             scrub(value);

@@ -84,7 +84,7 @@ impl Agent {
             device_id: assignment.device_id.to_string(),
             substatus: assignment.substatus.clone(),
             payload: assignment.payload.clone(),
-            assigned_at: certainly_past(self.clock.now(), assignment.updated.as_deref()),
+            assigned_at: certainly_past(self.clock().now(), assignment.updated.as_deref()),
             proof: proof.word().to_owned(),
             transport: obtained.registered.via.name().to_owned(),
             key: match obtained.registered.slot {
@@ -167,7 +167,7 @@ fn made(obtained: &Obtained, previous: Option<&Record>) -> Vec<Name> {
 }
 
 /// The assignment that the record tells of.
-fn assignment_of(record: &Record) -> Option<Assignment> {
+pub(super) fn assignment_of(record: &Record) -> Option<Assignment> {
     Some(Assignment {
         hub: record.assigned_hub.parse().ok()?,
         device_id: record.device_id.parse().ok()?,

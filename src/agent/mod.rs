@@ -1,18 +1,21 @@
 //! The shell around the core: does what the steps of a registration ask for, proves the result and adopts it.
 
 mod adopt;
+mod look;
 mod prove;
 mod register;
 mod take_over;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::attestation::{Attestation, Key, Validity};
 use crate::blame::Blame;
-use crate::campaign::Campaign;
 use crate::clock::Clock;
-use crate::config::{Config, Profile, RegistrationIdSource};
+use crate::config::{Config, KeySource, Profile, RegistrationIdSource};
+use crate::desk::{ClockVerdict, Served};
 use crate::failure::Failure;
 use crate::files::{self, Lock};
 use crate::id::RegistrationId;
@@ -23,6 +26,7 @@ use crate::tpm::Memory;
 use crate::transcript::Transcript;
 use crate::transport::Limits;
 
+pub(crate) use look::LARGEST_SKEW;
 pub(crate) use register::read_payload;
 pub use take_over::Given;
 
@@ -58,12 +62,26 @@ impl Obtained {
     }
 }
 
+/// When a valid record is no reason not to register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// Always: a valid record will do.
+    IfNeeded,
+    /// Register all the same.
+    Anew,
+    /// Register, and believe the hub only when it has let us in anew: it has refused us, or a consumer.
+    Doubted,
+}
+
 /// One device with its configuration, opened identity and memory.
 #[derive(Debug)]
 pub struct Agent {
-    config: Config,
-    attestation: Attestation,
-    clock: Clock,
+    config: Arc<Config>,
+    attestation: Arc<Attestation>,
+    /// The service may tell the time in the middle of a registration.
+    clock: Cell<Clock>,
+    /// What was found when it was last compared with the service's.
+    verdict: Cell<ClockVerdict>,
     store: Store,
     transcript: Transcript,
     progress: Progress,
@@ -75,13 +93,22 @@ impl Agent {
     pub async fn open(config: Config, surroundings: Surroundings, patience: Duration) -> Result<Self, Failure> {
         let store = Store::new(&config.state_directory);
         let record = store.read().ok().flatten();
+        let config = Arc::new(config);
         let clock = Clock::with_floor(record.as_ref().map(|record| record.assigned_at));
         let attestation = open_attestation(&config, &surroundings, record, Deadline::after(&clock, patience), &clock).await?;
         warn_of_disputed(&config.attestation, attestation.registration_id());
         attestation.validity().inspect(|validity| warn_of_validity(*validity));
         tidy(&store, &config.runtime_directory);
         let Surroundings { transcript, progress, .. } = surroundings;
-        Ok(Self { config, attestation, clock, store, transcript, progress })
+        Ok(Self {
+            config,
+            attestation: Arc::new(attestation),
+            clock: Cell::new(clock),
+            verdict: Cell::new(ClockVerdict::Good),
+            store,
+            transcript,
+            progress,
+        })
     }
 
     /// The record, if it is of this device, tenant and key, and can still be used. A damaged one is set aside, with a warning that
@@ -102,9 +129,10 @@ impl Agent {
     }
 
     /// Registers, proves and adopts, within this patience. What was adopted before serves until then.
-    /// A valid record that another agent has made in the meantime will do, unless it is to be made `anew`.
-    pub async fn provision(&self, patience: Duration, anew: bool) -> Result<Record, Failure> {
-        let end = Deadline::after(&self.clock, patience);
+    /// A valid record that another agent has made in the meantime will do where the renewal allows it.
+    pub async fn provision(&self, patience: Duration, renewal: Renewal) -> Result<Record, Failure> {
+        let anew = renewal != Renewal::IfNeeded;
+        let end = Deadline::after(&self.clock(), patience);
         files::make_directory(&self.config.state_directory, 0o700)?;
         let _alone = self.alone(end).await?;
         if let Some(record) = self.current()?.filter(|_| !anew) {
@@ -120,45 +148,69 @@ impl Agent {
         }
         let previous = remembered.and_then(Record::adopted);
         self.tell_of_changes(previous.as_ref());
-        let obtained =
-            self.register(end, previous.as_ref()).await.map_err(|failure| self.explained(failure, previous.as_ref()))?;
-        let (obtained, proof) = self.prove(obtained, previous.as_ref(), end).await?;
+        let obtained = self.register_in_time(end, previous.as_ref()).await;
+        let obtained = obtained.map_err(|failure| self.explained(failure, previous.as_ref()))?;
+        let believed = previous.as_ref().filter(|_| renewal != Renewal::Doubted);
+        let (obtained, proof) = self.prove(obtained, believed, end).await?;
         self.adopt(&obtained, proof, previous.as_ref()).await
     }
 
-    /// Provisions unless there is a record, publishes it, and stays. Registrations without end: each failure is waited for as its
-    /// blame deserves.
-    pub async fn run(&self) -> Result<(), Failure> {
-        let mut campaign = Campaign::new(seed());
-        let record = loop {
-            let tried = match self.current() {
-                Ok(Some(record)) => self.hand_off(&record).await.map(|()| record),
-                Ok(None) => {
-                    self.publish_adopted();
-                    self.provision(Campaign::PATIENCE, false).await
-                }
-                Err(failure) => Err(failure),
-            };
-            match tried {
-                Ok(record) => break record,
-                Err(failure) => {
-                    tracing::error!("{failure}");
-                    let wait = campaign.wait_after(&failure, self.clock.instant());
-                    self.progress.wait(wait, &"there is no assignment yet").await;
-                }
-            }
-        };
-        tracing::info!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
-        std::future::pending().await
+    /// What was adopted serves until something better is; with a TPM also while nobody knows how a registration ended.
+    pub fn adopted(&self) -> Option<Record> {
+        let adopted = self.store.read().ok().flatten().and_then(Record::adopted);
+        adopted.filter(|record| self.is_ours(record))
     }
 
-    /// What was adopted serves until something better is; with a TPM also while nobody knows how a registration ended. Why it could
-    /// not be published is told when the next one is.
-    fn publish_adopted(&self) {
-        let adopted = self.store.read().ok().flatten().and_then(Record::adopted);
-        if let Some(record) = adopted.filter(|record| self.is_ours(record)) {
-            let _ = self.publish(&record);
-        }
+    /// The same as consumers get it.
+    pub fn served(&self, record: Record) -> Served {
+        Served { record, config: Arc::clone(&self.config), attestation: Arc::clone(&self.attestation), clock: self.clock.get() }
+    }
+
+    /// The configuration it was opened with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The opened identity.
+    pub fn attestation(&self) -> &Attestation {
+        &self.attestation
+    }
+
+    /// The clock that it goes by now.
+    pub fn clock(&self) -> Clock {
+        self.clock.get()
+    }
+
+    /// Somebody has set the machine's clock: what the service told is forgotten.
+    pub fn believe_the_machine(&self) {
+        self.clock.set(self.clock.get().untold());
+        self.verdict.set(ClockVerdict::Good);
+    }
+
+    /// The files whose change is a reason to open the identity anew, and the record, which a verb may replace.
+    pub fn watched(&self) -> Vec<PathBuf> {
+        let key = |source: &KeySource| match source {
+            KeySource::File(path) => Some(path.clone()),
+            // systemd passes a credential once, at the start.
+            KeySource::Credential(_) => None,
+        };
+        let files: Vec<Option<PathBuf>> = match &self.config.attestation {
+            Profile::SymmetricKey { primary, secondary, .. } => vec![key(primary), secondary.as_ref().and_then(key)],
+            Profile::X509 { chain, key, .. } => vec![Some(chain.clone()), Some(key.clone())],
+            Profile::Tpm { .. } => Vec::new(),
+        };
+        files.into_iter().flatten().chain([self.store.path()]).collect()
+    }
+
+    /// What a wait is about: another DPS, tenant or identity does not wait for it.
+    pub fn about(&self) -> String {
+        let dps = &self.config.dps;
+        format!("{} {} {} {}", dps.host, dps.id_scope, self.attestation.registration_id(), self.attestation.fingerprint())
+    }
+
+    /// The directory of the record.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Waits until no other agent registers with this state directory: two would each undo what the other has proven.
@@ -169,7 +221,7 @@ impl Agent {
                 return Ok(lock);
             }
             let why = format!("another dps-agent is registering with {}", self.config.state_directory.display());
-            let left = end.left(&self.clock);
+            let left = end.left(&self.clock());
             if left.is_zero() {
                 return Err(Failure::new(Blame::Busy, why));
             }
@@ -181,13 +233,13 @@ impl Agent {
     }
 
     async fn believable_clock(&self, end: Deadline) -> Result<(), Failure> {
-        let Some(behind) = self.clock.below_floor() else { return Ok(()) };
+        let Some(behind) = self.clock().below_floor() else { return Ok(()) };
         let behind = behind.as_secs();
         let why = format!("the clock is {behind} s behind the earliest time it can be; waiting for somebody to set it");
         // Said once: the log of a gateway whose clock nobody sets lies on flash.
         self.progress.doing(format_args!("{why}"));
-        while self.clock.below_floor().is_some() {
-            let left = end.left(&self.clock);
+        while self.clock().below_floor().is_some() {
+            let left = end.left(&self.clock());
             if left.is_zero() {
                 return Err(Failure::new(Blame::Clock, why));
             }
@@ -312,7 +364,8 @@ fn limits(until: Option<Instant>) -> Limits {
     Limits { connect: EXCHANGE, reply: EXCHANGE, until }
 }
 
-fn seed() -> u64 {
+/// A seed for jitter.
+pub(crate) fn seed() -> u64 {
     let mut seed = [0; 8];
     // Without entropy the jitter is the same each time, which is bad for the service and not for us.
     let _ = getrandom::fill(&mut seed);

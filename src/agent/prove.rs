@@ -47,7 +47,7 @@ impl Agent {
         previous: Option<&Record>,
         end: Deadline,
     ) -> Result<(Obtained, Standing), Failure> {
-        let until = end.or_after(&self.clock, HUB_PATIENCE);
+        let until = end.or_after(&self.clock(), HUB_PATIENCE);
         let probe = self.probe()?;
         let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(20), seed());
         let (mut tries, mut said) = (0, None);
@@ -62,7 +62,7 @@ impl Agent {
                 (Verdict::Adopt(standing), _) => return Ok((obtained, standing)),
             };
             let wait = backoff.wait().max(Duration::from_millis(500));
-            if wait >= until.left(&self.clock) {
+            if wait >= until.left(&self.clock()) {
                 return Err(hub_refuses(&obtained.registered, &refusal));
             }
             let hub = &assignment.hub;
@@ -76,7 +76,7 @@ impl Agent {
     }
 
     pub(super) fn probe(&self) -> Result<Proof<'_>, Failure> {
-        Ok(Proof::new(&self.config, &self.attestation, self.clock, &self.transcript)?)
+        Ok(Proof::new(&self.config, &self.attestation, self.clock(), &self.transcript)?)
     }
 
     pub(super) async fn try_hub(
@@ -86,12 +86,12 @@ impl Agent {
         key: &Key,
         end: Deadline,
     ) -> Result<Verdict, Failure> {
-        let limits = limits(end.no_sooner_than(&self.clock, SHORTEST_TRY).0);
+        let limits = limits(end.no_sooner_than(&self.clock(), SHORTEST_TRY).0);
         let hub = &assignment.hub;
         self.progress.doing(format_args!("trying the hub {hub} as {}", assignment.device_id));
         let verdict = match probe.try_hub(assignment, key, limits).await {
             Attempt::Proven => Verdict::Adopt(Standing::Proven),
-            Attempt::Unreachable(lost) => {
+            Attempt::Unreachable(lost) | Attempt::Busy(lost) => {
                 tracing::warn!("the hub {hub} could not be reached: {lost}");
                 Verdict::Adopt(Standing::Unproven)
             }

@@ -18,8 +18,8 @@ impl Agent {
     pub(super) async fn register(&self, end: Deadline, previous: Option<&Record>) -> Result<Obtained, Failure> {
         let shown = self.attestation.shown_keys();
         let body = wire::register_body(self.attestation.registration_id(), self.payload()?.as_ref(), shown.as_ref());
-        let mut service = Service::new(&self.config, &self.attestation, self.clock, &self.transcript, body)?;
-        let mut step = registration::begin(self.policy(end)?, self.clock.instant());
+        let mut service = Service::new(&self.config, &self.attestation, self.clock(), &self.transcript, body)?;
+        let mut step = registration::begin(self.policy(end)?, self.clock().instant());
         let mut memory = None;
         let done = loop {
             step = match step {
@@ -68,7 +68,7 @@ impl Agent {
             Err(error) => {
                 let lost = Lost::from(error);
                 note(&self.transcript, &lost);
-                import.lost(lost, self.clock.instant())
+                import.lost(lost, self.clock().instant())
             }
         }
     }
@@ -77,17 +77,17 @@ impl Agent {
         let connection = exchange.connection();
         let id = self.attestation.registration_id();
         self.progress.doing(format_args!("asking {} for {id} over {}", self.config.dps.host, connection.via));
-        let now = self.clock.instant();
+        let now = self.clock().instant();
         let limits = limits(exchange.patience_left(now).and_then(|left| now.checked_add(left)));
         let answer = service.exchange(&connection, exchange.request(), limits).await;
         let reply = answer.and_then(|answer| {
             self.transcript.answer(&answer);
-            wire::decode(exchange.request(), &answer, id, self.clock.now())
+            wire::decode(exchange.request(), &answer, id, self.clock().now())
                 .inspect_err(|nonsense| note(&self.transcript, nonsense))
         });
         match reply {
-            Ok(reply) => exchange.replied(reply, self.clock.instant()),
-            Err(lost) => exchange.lost(lost, self.clock.instant()),
+            Ok(reply) => exchange.replied(reply, self.clock().instant()),
+            Err(lost) => exchange.lost(lost, self.clock().instant()),
         }
     }
 
@@ -110,7 +110,7 @@ impl Agent {
         }
         let second_key = self.attestation.has_second_key();
         let challenged = self.attestation.is_challenged();
-        Ok(Policy { patience: end.left(&self.clock), routes, second_key, challenged, seed: seed() })
+        Ok(Policy { patience: end.left(&self.clock()), routes, second_key, challenged, seed: seed() })
     }
 
     fn payload(&self) -> Result<Option<Value>, Failure> {

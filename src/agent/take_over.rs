@@ -7,7 +7,7 @@ use super::{Agent, Deadline, Obtained, limits};
 use crate::attestation::Key;
 use crate::blame::Blame;
 use crate::failure::Failure;
-use crate::id::{DeviceId, HostName};
+use crate::id::{DeviceId, HostName, RegistrationId};
 use crate::protocol::registration::Registered;
 use crate::protocol::{Answer, Assignment, KeySlot, Lost, Refusal, Reply, Request, Via, wire};
 use crate::record::Record;
@@ -26,7 +26,7 @@ impl Agent {
     /// Makes the key at `identity_handle` this agent's own, without a registration, if the hub accepts it. Where nobody says for
     /// which hub it is, DPS is asked how the device stands there.
     pub async fn take_over(&self, given: Option<Given>, patience: Duration) -> Result<Record, Failure> {
-        let end = Deadline::after(&self.clock, patience);
+        let end = Deadline::after(&self.clock(), patience);
         self.store.prepare()?;
         let _alone = self.alone(end).await?;
         self.believable_clock(end).await?;
@@ -57,18 +57,14 @@ impl Agent {
     }
 
     /// What DPS knows of the device, without changing it. Whether it tells a TPM so is UNCONFIRMED.
-    async fn look_up(&self, end: Deadline) -> Result<Assignment, Failure> {
+    pub(super) async fn look_up(&self, end: Deadline) -> Result<Assignment, Failure> {
         let id = self.attestation.registration_id();
-        let body = wire::register_body(id, None, self.attestation.shown_keys().as_ref());
-        let mut service = Service::new(&self.config, &self.attestation, self.clock, &self.transcript, body)?;
+        let mut service = self.service()?;
         self.progress.doing(format_args!("asking {} where {id} is assigned", self.config.dps.host));
-        let challenge = self.ask(&mut service, end).await?;
-        match wire::decode(&Request::Challenge, &challenge, id, self.clock.now()).map_err(lost)? {
-            Reply::Challenged(key) => service.answer(&key).await?,
-            Reply::Refused(refusal) => return Err(Failure::new(refusal.blame(), refusal.to_string())),
-            Reply::Pending { .. } | Reply::Assigned(_) => {}
-        }
-        let answer = self.ask(&mut service, end).await?;
+        let answer = match self.attestation.is_challenged() {
+            true => self.look_up_challenged(&mut service, id, end).await?,
+            false => self.ask(&mut service, end).await?,
+        };
         match answer.status {
             200 => wire::looked_up(&answer, id).map_err(lost),
             _ => {
@@ -78,7 +74,17 @@ impl Agent {
         }
     }
 
-    async fn ask(&self, service: &mut Service<'_>, end: Deadline) -> Result<Answer, Failure> {
+    async fn look_up_challenged(&self, service: &mut Service<'_>, id: &RegistrationId, end: Deadline) -> Result<Answer, Failure> {
+        let challenge = self.ask(service, end).await?;
+        match wire::decode(&Request::Challenge, &challenge, id, self.clock().now()).map_err(lost)? {
+            Reply::Challenged(key) => service.answer(&key).await?,
+            Reply::Refused(refusal) => return Err(Failure::new(refusal.blame(), refusal.to_string())),
+            Reply::Pending { .. } | Reply::Assigned(_) => {}
+        }
+        self.ask(service, end).await
+    }
+
+    pub(super) async fn ask(&self, service: &mut Service<'_>, end: Deadline) -> Result<Answer, Failure> {
         let asked = service.lookup(KeySlot::Primary, limits(end.moment())).await;
         let answer = match asked {
             Ok(answer) | Err(transport::Failure::Refused(answer)) => answer,

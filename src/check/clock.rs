@@ -3,13 +3,12 @@
 use std::time::UNIX_EPOCH;
 
 use super::{Check, Id, Outcome};
+use crate::agent::LARGEST_SKEW;
 use crate::attestation::Validity;
 use crate::blame::Blame;
 use crate::clock::Clock;
 use crate::record::rfc3339;
 
-/// A token lives an hour, and the service allows for a few minutes.
-const LARGEST_SKEW: u64 = 5 * 60;
 const DAY: u64 = 24 * 60 * 60;
 /// So many days before its end a certificate should have a successor.
 const DAYS_TO_RENEW: u64 = 30;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::connection::LONGEST_LIFE;
 use crate::id::{DeviceId, HostName};
 
 /// Registers this device with the Azure IoT Hub Device Provisioning Service and hands its hub to the programs here.
@@ -128,10 +129,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// A time that a token may live.
 fn token_life(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(24 * 3600);
     match duration(text)? {
         Duration::ZERO => Err("a token that is never good is of no use; write for instance 1h".to_owned()),
-        longer if longer > LONGEST => Err("a token lives 24h at most; ask for a new one in time".to_owned()),
+        longer if longer > LONGEST_LIFE => Err("a token lives 24h at most; ask for a new one in time".to_owned()),
         life => Ok(life),
     }
 }

@@ -1,17 +1,17 @@
 //! What each verb does.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{self, Cli};
 use super::{environment, output};
-use crate::agent::{Agent, Given, Surroundings};
+use crate::agent::{Agent, Given, Renewal, Surroundings};
 use crate::blame::Blame;
 use crate::check::{Check, Examined, examine};
 use crate::config::{self, Config, Loaded, RegistrationIdSource, Source};
+use crate::daemon::{self, Setting};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::record::{Record, RecordError, Store, rfc3339};
@@ -31,14 +31,13 @@ pub async fn run(cli: &Cli) -> Ended {
             _ = interrupt.recv() => {}
         }
     };
+    let load = || load(cli);
+    let credentials = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let work = daemon::run(Setting { load: &load, root: PathBuf::from("/"), credentials });
     // Whoever stops us before we are ready stops us as cleanly as later.
-    let work = async {
-        let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), Progress::Log), Duration::MAX).await?;
-        agent.run().await
-    };
     tokio::select! {
         () = shutdown => {}
-        ended = work => ended?,
+        ended = work => match ended? {},
     }
     tracing::info!("stopped");
     Ok(0)
@@ -49,7 +48,7 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
     let config = load(cli)?;
     let transcript = transcript(options.transcript.as_ref())?;
     let progress = Progress::for_person();
-    let agent = Agent::open(config, surroundings(transcript, progress), options.timeout).await?;
+    let agent = Agent::open(config, surroundings(transcript, progress.clone()), options.timeout).await?;
     let valid = if options.force { None } else { agent.current()? };
     let record = match valid {
         Some(record) => {
@@ -62,7 +61,8 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
             record
         }
         None => {
-            let provisioned = agent.provision(options.timeout, options.force).await;
+            let renewal = if options.force { Renewal::Anew } else { Renewal::IfNeeded };
+            let provisioned = agent.provision(options.timeout, renewal).await;
             progress.done();
             provisioned?
         }
@@ -73,7 +73,7 @@ pub async fn provision(cli: &Cli, options: &args::Provision) -> Ended {
 /// `adopt`
 pub async fn adopt(cli: &Cli, options: &args::Adopt) -> Ended {
     let progress = Progress::for_person();
-    let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), progress), options.timeout).await?;
+    let agent = Agent::open(load(cli)?, surroundings(Transcript::log_only(), progress.clone()), options.timeout).await?;
     let given = options.hub.clone().map(|hub| Given { hub, device_id: options.device_id.clone() });
     let taken = agent.take_over(given, options.timeout).await;
     progress.done();

@@ -37,6 +37,8 @@ pub struct Config {
     pub trust: Trust,
     /// The proxy on the way to DPS and hub.
     pub proxy: Option<Proxy>,
+    /// `[clock] trust_service_date`: where the machine's clock is certainly wrong, tokens are made by the service's time.
+    pub trust_service_date: bool,
     /// `[state] directory`: the record lives here; created 0700 if missing.
     pub state_directory: PathBuf,
     /// `[runtime] directory`: `assignment.json` is written here.

@@ -41,6 +41,7 @@ impl<'s> Reader<'s> {
         let proxy = self.proxy(variables);
         let attestation = self.profile();
         let hub = self.hub();
+        let trust_service_date = self.settings.flag(schema::TRUST_SERVICE_DATE);
         let state_directory = self.directory(schema::STATE_DIRECTORY);
         let runtime_directory = self.directory(schema::RUNTIME_DIRECTORY);
         Ok(Config {
@@ -49,6 +50,7 @@ impl<'s> Reader<'s> {
             hub: hub?,
             trust: trust?,
             proxy: proxy?,
+            trust_service_date: trust_service_date?.is_some(),
             state_directory: state_directory?,
             runtime_directory: runtime_directory?,
         })

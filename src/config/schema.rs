@@ -34,7 +34,7 @@ pub(super) struct Key {
 }
 
 /// The tables, in the order of `config show`.
-pub(super) const TABLES: [&str; 5] = ["dps", "attestation", "hub", "state", "runtime"];
+pub(super) const TABLES: [&str; 6] = ["dps", "attestation", "hub", "clock", "state", "runtime"];
 
 macro_rules! keys {
     ($($id:ident: $table:literal $name:literal $kind:ident $preset:expr;)*) => {
@@ -83,6 +83,7 @@ keys! {
     VERIFY: "hub" "verify" Text Preset::Text("on-change");
     GATEWAY_HOST: "hub" "gateway_host" Text Preset::None;
     GATEWAY_CA_FILE: "hub" "gateway_ca_file" Path Preset::None;
+    TRUST_SERVICE_DATE: "clock" "trust_service_date" Flag Preset::Flag(false);
     STATE_DIRECTORY: "state" "directory" Path Preset::Text("/var/lib/dps-agent");
     RUNTIME_DIRECTORY: "runtime" "directory" Path Preset::Text("/run/dps-agent");
 }

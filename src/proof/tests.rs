@@ -78,7 +78,7 @@ async fn a_refusal_is_told_with_its_code_and_not_tried_on_another_route() {
 async fn a_busy_hub_is_no_verdict() {
     let world = world("faults = [\"hub: connack 3\"]", "hub.transport = \"mqtt\"");
     let expected = Lost::Unreachable { stage: Stage::Open, why: "the hub is busy: CONNACK 3".to_owned() };
-    assert_eq!(attempt(&world).await, Attempt::Unreachable(expected));
+    assert_eq!(attempt(&world).await, Attempt::Busy(expected));
 }
 
 #[tokio::test]

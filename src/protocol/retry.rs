@@ -113,6 +113,11 @@ impl Backoff {
         wait
     }
 
+    /// The longest that the next wait can be.
+    pub fn bound(&self) -> Duration {
+        self.bound
+    }
+
     /// Begins again at the first bound: something worked.
     pub fn reset(&mut self) {
         self.bound = self.first;

@@ -31,6 +31,9 @@ pub(crate) use mqtt::{Address, Hello, open};
 /// Product and version, as the service's logs should show them.
 pub const AGENT: &str = concat!("dps-agent/", env!("CARGO_PKG_VERSION"));
 
+/// The path of a WebSocket, the same at DPS and at a hub (IoT Hub, MQTT over WebSocket).
+pub const WEB_SOCKET_PATH: &str = "/$iothub/websocket";
+
 /// How long a peer may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -152,6 +155,13 @@ impl<'a> Service<'a> {
         self.open = Some(open);
         self.close().await;
         Ok(answer)
+    }
+
+    /// Whether DPS answers this way, with its certificate. It is told nothing.
+    pub(crate) async fn reach(&self, via: Via, limits: Limits) -> Result<(), Failure> {
+        let dps = &self.config.dps;
+        let port = if via == Via::Mqtt { dps.mqtt_port } else { dps.https_port };
+        self.dialer.dial(&dps.host, port, limits.to_connect(&self.clock)).await.map(drop)
     }
 
     /// A connection over MQTT up to the subscription, and its end: it asks for nothing and changes nothing.

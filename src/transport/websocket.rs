@@ -14,7 +14,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::dial::Stream;
 use super::failure::{Failure, Peer, unreachable};
-use super::{AGENT, mqtt};
+use super::{AGENT, WEB_SOCKET_PATH, mqtt};
 use crate::protocol::{Answer, Lost, Stage};
 
 /// An ordered stream of bytes with an end.
@@ -26,9 +26,9 @@ pub(super) enum Wire {
 }
 
 impl Wire {
-    /// Upgrades a connection to a WebSocket with the subprotocol `mqtt`, at the path that DPS and IoT Hub share.
+    /// Upgrades a connection to a WebSocket with the subprotocol `mqtt`.
     pub(super) async fn upgrade(stream: Stream, peer: &Peer) -> Result<Self, Failure> {
-        let url = format!("wss://{}/$iothub/websocket", peer.place);
+        let url = format!("wss://{}{WEB_SOCKET_PATH}", peer.place);
         let mut request = url.into_client_request().map_err(|error| refused_upgrade(error, peer))?;
         request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mqtt"));
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(AGENT));

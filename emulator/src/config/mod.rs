@@ -1,12 +1,16 @@
 //! The configuration: services, enrollments and groups as a TOML text, checked before anything starts.
 
 mod read;
+mod service_api;
+
+pub(crate) use service_api::{Client, Entra, Federated, Policy, ServiceApi};
 
 use crate::fault::Fault;
 use crate::hub::Spread;
+use crate::service_api::Record;
 use crate::tpm::ParentKey;
 use rustls_pki_types::CertificateDer;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +21,8 @@ pub struct Config {
     pub(crate) service: Service,
     pub(crate) enrollments: Vec<Enrollment>,
     pub(crate) groups: Vec<Group>,
+    pub(crate) service_api: ServiceApi,
+    pub(crate) entra: Option<Entra>,
 }
 
 impl Config {
@@ -184,7 +190,7 @@ pub(crate) enum Kinder {
 }
 
 /// How one device is treated: what an individual enrollment and a group have in common.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
     pub(crate) device_id: Option<String>,
     pub(crate) hub: Option<String>,
@@ -198,6 +204,28 @@ pub(crate) struct Settings {
     pub(crate) hub_delay: u32,
     pub(crate) hub_refusals: u32,
     pub(crate) faults: Vec<Fault>,
+    pub(crate) reprovision: Reprovision,
+}
+
+/// What becomes of an assignment when the device registers again (DPS device API §14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Reprovision {
+    /// Otherwise the first hub is for ever.
+    #[serde(default = "yes")]
+    pub(crate) update_hub_assignment: bool,
+    #[serde(default = "yes")]
+    pub(crate) migrate_device_data: bool,
+}
+
+impl Default for Reprovision {
+    fn default() -> Self {
+        Self { update_hub_assignment: true, migrate_device_data: true }
+    }
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Settings {
@@ -223,12 +251,13 @@ pub(crate) struct Enrollment {
     pub(crate) settings: Settings,
 }
 
-/// `[[group]]`, checked.
-#[derive(Debug)]
+/// `[[group]]`, checked, or made through the service API.
+#[derive(Debug, Clone)]
 pub(crate) struct Group {
     pub(crate) name: String,
     pub(crate) attestation: Attestation,
     pub(crate) settings: Settings,
+    pub(crate) record: Record,
 }
 
 /// What proves a device's identity.
@@ -236,8 +265,8 @@ pub(crate) struct Group {
 pub(crate) enum Attestation {
     /// The decoded keys, primary first; for a group, those that device keys are derived from.
     SymmetricKey(Vec<Vec<u8>>),
-    /// The device's own certificate, or for a group the CA's.
-    X509(CertificateDer<'static>),
+    /// The device's own certificate, or for a group the CA's; possibly a second one.
+    X509(Vec<CertificateDer<'static>>),
     /// The EK of the device's TPM; no group has one.
     Tpm(Box<ParentKey>),
 }

@@ -1,9 +1,12 @@
 //! The configuration as it stands in TOML, and the checks that turn it into what is used.
 
+use super::service_api::{self, RawEntra, RawServiceApi};
 use super::{
-    Attestation, Config, Enrollment, Fail, Group, Kinder, ServerCertificate, ServerKey, Service, Settings, TlsVersion, WrongKey,
+    Attestation, Config, Enrollment, Fail, Group, Kinder, Reprovision, ServerCertificate, ServerKey, Service, Settings,
+    TlsVersion, WrongKey,
 };
 use crate::fault::Fault;
+use crate::service_api::Record;
 use crate::tpm::ParentKey;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -29,14 +32,15 @@ const API_VERSIONS: [&str; 8] = [
 pub(super) fn read(text: &str) -> Result<Config, (String, Option<usize>)> {
     let raw: Raw = toml::from_str(text).map_err(|error| (error.message().to_owned(), error.span().map(|span| span.start)))?;
     let mut known = HashSet::new();
-    let enrollments = raw.enrollment.into_iter().map(|table| at(table, |table| once(&mut known, table.try_into()?)));
+    let enrollments = raw.enrollment.into_iter().map(|table| spanned(table, |table| once(&mut known, table.try_into()?)));
     let enrollments = enrollments.collect::<Result<Vec<_>, _>>()?;
-    let groups = raw.group.into_iter().map(|table| at(table, Group::try_from)).collect::<Result<Vec<_>, _>>()?;
-    let service = at(raw.service, Service::try_from)?;
-    Ok(Config { service, enrollments, groups })
+    let groups = raw.group.into_iter().map(|table| spanned(table, Group::try_from)).collect::<Result<Vec<_>, _>>()?;
+    let service = spanned(raw.service, Service::try_from)?;
+    let (service_api, entra) = service_api::read(raw.service_api, raw.entra, &service.host)?;
+    Ok(Config { service, enrollments, groups, service_api, entra })
 }
 
-fn at<R, T>(table: Spanned<R>, check: impl FnOnce(R) -> Result<T, Wrong>) -> Result<T, (String, Option<usize>)> {
+pub(super) fn spanned<R, T>(table: Spanned<R>, check: impl FnOnce(R) -> Result<T, Wrong>) -> Result<T, (String, Option<usize>)> {
     let start = table.span().start;
     check(table.into_inner()).map_err(|wrong| (wrong.message, Some(wrong.at.unwrap_or(start))))
 }
@@ -49,9 +53,11 @@ fn once(known: &mut HashSet<String>, enrollment: Enrollment) -> Result<Enrollmen
     }
 }
 
-struct Wrong {
-    message: String,
-    at: Option<usize>,
+/// What is wrong with a table.
+pub(super) struct Wrong {
+    pub(super) message: String,
+    /// Where, if that is not where the table begins.
+    pub(super) at: Option<usize>,
 }
 
 impl From<String> for Wrong {
@@ -68,6 +74,8 @@ struct Raw {
     enrollment: Vec<Spanned<RawEnrollment>>,
     #[serde(default)]
     group: Vec<Spanned<RawGroup>>,
+    service_api: Option<Spanned<RawServiceApi>>,
+    entra: Option<Spanned<RawEntra>>,
 }
 
 #[derive(Deserialize)]
@@ -188,6 +196,7 @@ macro_rules! enrollment_table {
                     hub_delay: self.hub_delay,
                     hub_refusals: self.hub_refusals,
                     faults: faults(self.faults)?,
+                    reprovision: Reprovision::default(),
                 })
             }
         }
@@ -244,7 +253,7 @@ impl TryFrom<RawGroup> for Group {
             let message = "endorsement_key: a TPM has an enrollment of its own, an [[enrollment]]; no [[group]] takes it";
             return Err(Wrong { message: message.to_owned(), at: Some(key.span().start) });
         }
-        Ok(Self { name, attestation: raw.attestation()?, settings: raw.settings(None)? })
+        Ok(Self { name, attestation: raw.attestation()?, settings: raw.settings(None)?, record: Record::default() })
     }
 }
 
@@ -268,7 +277,7 @@ fn attestation(
         (false, None, None) => Ok(Attestation::SymmetricKey(keys)),
         (true, None, Some(key)) => tpm(key),
         (true, Some(pem), None) => CertificateDer::from_pem_slice(pem.as_bytes())
-            .map(Attestation::X509)
+            .map(|certificate| Attestation::X509(vec![certificate]))
             .map_err(|error| format!("the certificate is no PEM: {error}").into()),
         _ => Err("needs one of primary_key (and secondary_key), certificate_file, certificate_pem and endorsement_key"
             .to_owned()
@@ -285,7 +294,8 @@ fn tpm(key: &Spanned<String>) -> Result<Attestation, Wrong> {
     Ok(Attestation::Tpm(Box::new(parsed?)))
 }
 
-fn key(text: &str) -> Result<Vec<u8>, String> {
+/// Decodes a key and checks its length.
+pub(super) fn key(text: &str) -> Result<Vec<u8>, String> {
     // The text itself stays out of the message: it may be a real key.
     let key = STANDARD.decode(text).map_err(|_| "a key is not base64".to_owned())?;
     // DPS device API §4.2.

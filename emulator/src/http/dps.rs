@@ -1,6 +1,7 @@
 //! The provisioning service over HTTPS (DPS device API §6).
 
-use super::request::Request;
+use super::Request;
+use super::is_json;
 use crate::answer::Answer;
 use crate::attest::{Credential, Refusal};
 use crate::fault::{Lie, Stage};
@@ -105,7 +106,7 @@ impl Route {
             Call::Lookup => service.lookup(id, &request.body, lie),
         };
         if answer.status == 202 {
-            answer.location = Some(self.location(request));
+            answer.headers.push(("Location", self.location(request)));
         }
         answer
     }
@@ -143,11 +144,6 @@ impl Route {
 fn shows_a_tpm(request: &Request) -> bool {
     let body: Option<serde_json::Value> = serde_json::from_slice(&request.body).ok();
     request.header("authorization").is_none() && body.is_some_and(|body| !body["tpm"].is_null())
-}
-
-fn is_json(request: &Request) -> bool {
-    let kind = request.header("content-type").unwrap_or_default();
-    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// A token in `Authorization`, or else the certificates of the handshake. The device API knows no other scheme.

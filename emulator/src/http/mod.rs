@@ -3,6 +3,7 @@
 mod dps;
 mod request;
 mod response;
+mod route;
 mod websocket;
 
 use crate::answer::Answer;
@@ -10,13 +11,16 @@ use crate::fault::{Delivery, Misdeed, Plain};
 use crate::mqtt::GARBAGE;
 use crate::requests::Request as Asks;
 use crate::service::{Service, Via};
-use request::{Broken, Reader, Request};
-use response::to_bytes;
+use request::Broken;
+use route::Route;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+pub(crate) use request::{Reader, Request};
+pub(crate) use response::to_bytes;
 
 /// One connection.
 struct Connection {
@@ -63,16 +67,17 @@ pub(crate) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>, c
 
 impl Connection {
     async fn answer(&mut self, request: &Request) -> Result<(), Ended> {
-        let route = dps::Route::of(request);
-        let device = route.as_ref().ok().map(|route| route.registration_id.clone());
+        let route = Route::of(request);
+        let device = route.as_ref().ok().map(|route| route.speaker().to_owned());
         let device = device.as_deref();
         let mut answer = None;
         if std::mem::take(&mut self.fresh) {
-            match device {
-                Some(device) => self.service.note(device, Asks::Connect(Via::Https)),
-                None => self.service.say(None, format!("> connect {}", Via::Https.name())),
+            let own = route.as_ref().ok().and_then(Route::device);
+            match own {
+                Some(own) => self.service.note(own, Asks::Connect(Via::Https)),
+                None => self.service.say(device, format!("> connect {}", Via::Https.name())),
             }
-            let fault = self.service.fault(device, crate::fault::Stage::Connect, fits_connect);
+            let fault = self.service.fault(own, crate::fault::Stage::Connect, fits_connect);
             answer = self.play(device, fault).await?;
         }
         match (answer, route) {
@@ -82,10 +87,10 @@ impl Connection {
         }
     }
 
-    async fn call(&mut self, route: &dps::Route, request: &Request) -> Result<(), Ended> {
-        let device = Some(route.registration_id.as_str());
-        self.service.note(&route.registration_id, route.asks());
-        let fault = self.service.fault(device, route.stage(), fits_https);
+    async fn call(&mut self, route: &Route, request: &Request) -> Result<(), Ended> {
+        let device = Some(route.speaker());
+        route.say(&self.service, request);
+        let fault = self.service.fault(route.device(), route.stage(), fits_https);
         let (delivery, lie) = match &fault {
             Some(Misdeed::Plain(plain)) => {
                 self.play_plain(device, *plain).await?;
@@ -160,6 +165,11 @@ async fn play_plain(stream: &mut TlsStream<TcpStream>, plain: Plain) -> Result<(
         }
     }
     Err(Ended)
+}
+
+pub(crate) fn is_json(request: &Request) -> bool {
+    let kind = request.header("content-type").unwrap_or_default();
+    kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 async fn hold(stream: &mut TlsStream<TcpStream>) {

@@ -8,37 +8,37 @@ const LARGEST_BODY: usize = 128 * 1024;
 
 /// One request, with its body.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) method: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
     /// Before the `?`, as received.
-    pub(super) path: String,
+    pub(crate) path: String,
     /// After the `?`, as received; empty when there is none.
-    pub(super) query: String,
+    pub(crate) query: String,
     headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
-    pub(super) keep_alive: bool,
+    pub(crate) body: Vec<u8>,
+    pub(crate) keep_alive: bool,
 }
 
 impl Request {
     /// The value of the first header called `name`.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// Whether a comma-separated header has this token, in any case.
-    pub(super) fn has_token(&self, name: &str, token: &str) -> bool {
+    pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
         self.header(name).is_some_and(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(token)))
     }
 
     /// Whether it asks for a WebSocket.
-    pub(super) fn is_upgrade(&self) -> bool {
+    pub(crate) fn is_upgrade(&self) -> bool {
         self.has_token("connection", "upgrade") && self.has_token("upgrade", "websocket")
     }
 }
 
 /// Why there is no request.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(crate) enum Broken {
     Closed,
     /// The status to answer with, and why.
     Request(u16, String),
@@ -46,13 +46,13 @@ pub(super) enum Broken {
 
 /// Reads requests one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     received: Vec<u8>,
 }
 
 impl Reader {
     /// The next request.
-    pub(super) async fn next<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Result<Request, Broken> {
+    pub(crate) async fn next<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut S) -> Result<Request, Broken> {
         let (mut request, head) = loop {
             if let Some(found) = head(&self.received)? {
                 break found;
@@ -78,7 +78,7 @@ impl Reader {
     }
 
     /// What was received after the last request.
-    pub(super) fn into_rest(self) -> Vec<u8> {
+    pub(crate) fn into_rest(self) -> Vec<u8> {
         self.received
     }
 

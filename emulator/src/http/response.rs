@@ -5,13 +5,16 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 /// The response with this answer.
-pub(super) fn to_bytes(answer: &Answer, keep_alive: bool) -> Vec<u8> {
+pub(crate) fn to_bytes(answer: &Answer, keep_alive: bool) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
     let mut header = |name: &str, value: &str| {
         let _ = write!(head, "{name}: {value}\r\n");
     };
     header("Date", &httpdate::fmt_http_date(SystemTime::now()));
-    header("Content-Length", &answer.body.len().to_string());
+    // RFC 9110 §8.6: never with 204.
+    if answer.status != 204 {
+        header("Content-Length", &answer.body.len().to_string());
+    }
     header("x-ms-request-id", &guid());
     if !answer.body.is_empty() {
         header("Content-Type", answer.content_type);
@@ -22,8 +25,8 @@ pub(super) fn to_bytes(answer: &Answer, keep_alive: bool) -> Vec<u8> {
     if let Some(text) = &answer.retry_after {
         header("Retry-After", text);
     }
-    if let Some(url) = &answer.location {
-        header("Location", url);
+    for (name, value) in &answer.headers {
+        header(name, value);
     }
     if !keep_alive {
         header("Connection", "close");
@@ -35,6 +38,7 @@ fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         202 => "Accepted",
+        204 => "No Content",
         307 => "Temporary Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -42,6 +46,8 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         409 => "Conflict",
+        410 => "Gone",
+        412 => "Precondition Failed",
         415 => "Unsupported Media Type",
         429 => "Too Many Requests",
         500 => "Internal Server Error",

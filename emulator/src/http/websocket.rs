@@ -1,8 +1,6 @@
 //! MQTT over WebSocket (MQTT 3.1.1 §6): the upgrade, and the bytes of the binary frames.
 
-use super::request::Request;
-use super::response::to_bytes;
-use super::{fits_connect, play_plain};
+use super::{Request, fits_connect, play_plain, to_bytes};
 use crate::answer::Answer;
 use crate::fault::{Misdeed, Stage};
 use crate::mqtt::{self, Peer};

@@ -84,6 +84,11 @@ impl ParentKey {
         Ok(Self { public: public.to_vec(), attributes, rsa })
     }
 
+    /// The TPM2B_PUBLIC that it was read from.
+    pub(crate) fn to_tpm2b(&self) -> Vec<u8> {
+        sized(&self.public)
+    }
+
     /// Itself, if its attributes say that it wraps other keys and does nothing else.
     pub(crate) fn restricted(self) -> Result<Self, WrongPublic> {
         let expected = self.attributes & (RESTRICTED | DECRYPT | SIGN) == RESTRICTED | DECRYPT;

@@ -28,6 +28,9 @@ mqtt_port = 8883  # default
 https_port = 443  # default
 verify = "on-change"  # default
 
+[clock]
+trust_service_date = false  # default
+
 [state]
 directory = "/var/lib/dps-agent"  # default
 
@@ -78,7 +81,7 @@ fn the_json_holds_the_same() {
     assert_eq!(json["dps"]["no_proxy"], json!({ "value": ["a", "b"], "origin": "environment NO_PROXY" }));
     assert_eq!(json["runtime"], json!({ "directory": { "value": "/run/dps-agent", "origin": "default" } }));
     let tables: Vec<&String> = json.as_object().unwrap().keys().collect();
-    assert_eq!(tables, ["attestation", "dps", "hub", "runtime", "state"]);
+    assert_eq!(tables, ["attestation", "clock", "dps", "hub", "runtime", "state"]);
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn the_least_that_works_has_every_default() {
         hub: Hub { routes: vec![Mqtt, MqttWs], mqtt_port: 8883, https_port: 443, verify: Verify::OnChange, gateway: None },
         trust: Trust::System,
         proxy: None,
+        trust_service_date: false,
         state_directory: PathBuf::from("/var/lib/dps-agent"),
         runtime_directory: PathBuf::from("/run/dps-agent"),
     };
@@ -111,6 +112,7 @@ fn everything_that_can_be_written_arrives() {
             credentials: Some(ProxyCredentials::File(PathBuf::from("/proxy"))),
             except: vec![],
         }),
+        trust_service_date: false,
         state_directory: PathBuf::from("/s"),
         runtime_directory: PathBuf::from("/r"),
     };

@@ -1,0 +1,181 @@
+//! Looks that decide whether DPS is asked again: at the hub, at DPS, and at the service's own clock.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::adopt::assignment_of;
+use super::prove::Standing;
+use super::{Agent, Deadline, Obtained, limits};
+use crate::blame::Blame;
+use crate::clock::Clock;
+use crate::connection;
+use crate::desk::ClockVerdict;
+use crate::failure::Failure;
+use crate::lifecycle::Tried;
+use crate::proof::Attempt;
+use crate::protocol::wire;
+use crate::record::{Record, rfc3339};
+use crate::transport::Service;
+
+/// So long a look may take.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// A token lives an hour, and the service allows for a few minutes: a smaller difference explains no refusal, in seconds.
+pub(crate) const LARGEST_SKEW: u64 = 5 * 60;
+
+impl Agent {
+    /// Registers; where the service refuses a token and a wrong clock would explain that, its own time settles it.
+    pub(super) async fn register_in_time(&self, end: Deadline, previous: Option<&Record>) -> Result<Obtained, Failure> {
+        let failure = match self.register(end, previous).await {
+            Err(failure) if failure.blame == Blame::Unauthorized => failure,
+            other => return other,
+        };
+        match self.settle_clock(end).await {
+            ClockVerdict::Skewed { trusted: true, .. } => self.register(end, previous).await,
+            ClockVerdict::Skewed { by, trusted: false } => Err(self.skewed(failure, by)),
+            ClockVerdict::Good | ClockVerdict::BelowFloor => Err(failure),
+        }
+    }
+
+    /// What is known of the machine's clock now.
+    pub fn clock_verdict(&self) -> ClockVerdict {
+        match (self.verdict.get(), self.clock().below_floor()) {
+            (ClockVerdict::Good | ClockVerdict::BelowFloor, Some(_)) => ClockVerdict::BelowFloor,
+            (ClockVerdict::BelowFloor, None) => ClockVerdict::Good,
+            (verdict, _) => verdict,
+        }
+    }
+
+    /// Whether somebody answers at the hub with its certificate. It is not told who we are, so no consumer loses its connection.
+    pub async fn reaches_hub(&self, record: &Record) -> bool {
+        let (Some(assignment), Ok(probe)) = (assignment_of(record), self.probe()) else { return false };
+        let reached = probe.reach(&assignment.hub, limits(self.soon().moment())).await;
+        reached.inspect_err(|lost| tracing::info!("the hub {} is not reached: {lost}", assignment.hub)).is_ok()
+    }
+
+    /// Whether DPS answers, by any of the configured ways. It is asked nothing.
+    pub async fn reaches_dps(&self) -> bool {
+        let Ok(service) = self.service() else { return false };
+        for via in &self.config.dps.routes {
+            if service.reach(*via, limits(self.soon().moment())).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// One try of the hub with the credential of this record, and the record as it is after that: a hub that had not proven
+    /// itself may do so now.
+    pub async fn try_hub_of(&self, record: &Record) -> Result<(Tried, Option<Record>), Failure> {
+        let Some(assignment) = assignment_of(record) else { return Ok((Tried::Refused, None)) };
+        let (probe, key) = (self.probe()?, connection::key(record));
+        let mut attempt = probe.try_hub(&assignment, &key, limits(self.soon().moment())).await;
+        if let Attempt::Refused(_) = attempt {
+            match self.settle_clock(self.soon()).await {
+                ClockVerdict::Skewed { trusted: true, .. } => {
+                    attempt = self.probe()?.try_hub(&assignment, &key, limits(self.soon().moment())).await;
+                }
+                // The token was made by a wrong clock: what the hub says of it is no evidence.
+                ClockVerdict::Skewed { trusted: false, .. } => return Ok((Tried::Unreachable, None)),
+                ClockVerdict::Good | ClockVerdict::BelowFloor => {}
+            }
+        }
+        let tried = told(&attempt);
+        tracing::info!("tried the hub {} as {}: {}", record.assigned_hub, record.device_id, word(tried));
+        let news = tried == Tried::Proven && record.proof != Standing::Proven.word();
+        let proven = news.then(|| self.proven(record)).transpose()?;
+        Ok((tried, proven))
+    }
+
+    /// Whether DPS has assigned the device elsewhere (DPS device API, registration status lookup); `None` if it does not say.
+    pub async fn has_moved(&self, record: &Record) -> Option<bool> {
+        let known = self.look_up(self.soon()).await;
+        let known =
+            known.inspect_err(|failure| tracing::info!("the registration status lookup brings nothing: {failure}")).ok()?;
+        Some(known.hub.as_str() != record.assigned_hub || known.device_id.as_str() != record.device_id)
+    }
+
+    fn proven(&self, record: &Record) -> Result<Record, Failure> {
+        let record = Record { proof: Standing::Proven.word().to_owned(), predecessor: None, ..record.clone() };
+        self.store.write(&record)?;
+        self.publish(&record)?;
+        Ok(record)
+    }
+
+    /// Compares our clock with the `Date` of an answer of DPS (RFC 9110 §6.6.1), where a token is what was refused. Where the
+    /// configuration allows it, its time is ours from then on.
+    async fn settle_clock(&self, end: Deadline) -> ClockVerdict {
+        if self.attestation.certificate().is_some() {
+            return ClockVerdict::Good;
+        }
+        let theirs = self.service_time(end).await;
+        let ours = self.clock().now();
+        let verdict = match theirs.filter(|theirs| theirs.abs_diff(ours) > LARGEST_SKEW) {
+            None => self.verdict.get(),
+            Some(theirs) => {
+                let trusted = self.config.trust_service_date;
+                if trusted {
+                    self.clock.set(self.clock().told(theirs));
+                }
+                ClockVerdict::Skewed { by: i64::try_from(i128::from(theirs) - i128::from(Clock::wall())).unwrap_or(0), trusted }
+            }
+        };
+        self.tell_skew(verdict);
+        self.verdict.set(verdict);
+        // A clock that was found wrong before and is not now explains nothing.
+        if theirs.is_some_and(|theirs| theirs.abs_diff(ours) <= LARGEST_SKEW) { ClockVerdict::Good } else { verdict }
+    }
+
+    async fn service_time(&self, end: Deadline) -> Option<u64> {
+        let mut service = self.service().ok()?;
+        let answer = self.ask(&mut service, end).await.ok()?;
+        let date = httpdate::parse_http_date(answer.date?.trim()).ok()?;
+        Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
+    }
+
+    fn tell_skew(&self, verdict: ClockVerdict) {
+        let ClockVerdict::Skewed { by, trusted } = verdict else { return };
+        let side = if by > 0 { "behind" } else { "ahead of" };
+        let then = if trusted { "its time is used for tokens" } else { "set the clock" };
+        tracing::warn!("this machine's clock is {} s {side} that of {}: {then}", by.unsigned_abs(), self.config.dps.host);
+    }
+
+    fn skewed(&self, failure: Failure, by: i64) -> Failure {
+        let theirs = Clock::wall().saturating_add_signed(by);
+        let message = format!(
+            "{}: the token was made by a wrong clock: it is {} here and {} at {}; set this machine's clock, or write \
+             trust_service_date = true in [clock]",
+            failure.message.split(';').next().unwrap_or_default(),
+            rfc3339(Clock::wall()),
+            rfc3339(theirs),
+            self.config.dps.host
+        );
+        Failure { blame: Blame::Clock, message, ..failure }
+    }
+
+    pub(super) fn service(&self) -> Result<Service<'_>, Failure> {
+        let body = wire::register_body(self.attestation.registration_id(), None, self.attestation.shown_keys().as_ref());
+        Ok(Service::new(&self.config, &self.attestation, self.clock(), &self.transcript, body)?)
+    }
+
+    fn soon(&self) -> Deadline {
+        Deadline::after(&self.clock(), LOOK)
+    }
+}
+
+fn told(attempt: &Attempt) -> Tried {
+    match attempt {
+        Attempt::Proven => Tried::Proven,
+        Attempt::Refused(_) => Tried::Refused,
+        Attempt::Busy(_) => Tried::Busy,
+        Attempt::Unreachable(_) | Attempt::Unable(_) | Attempt::Untrusted(_) => Tried::Unreachable,
+    }
+}
+
+const fn word(tried: Tried) -> &'static str {
+    match tried {
+        Tried::Proven => "it accepts this device",
+        Tried::Refused => "it refuses this device",
+        Tried::Busy => "it is busy",
+        Tried::Unreachable => "it could not be asked",
+    }
+}

@@ -1,0 +1,401 @@
+//! The daemon: serves what there is, and does what the [`Lifecycle`] asks for, for as long as the machine runs.
+//!
+//! One task is at work at a time. Whoever asks is answered from the [`Desk`] meanwhile.
+
+mod keep;
+mod watch;
+mod work;
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
+
+use crate::agent::{Agent, Surroundings};
+use crate::blame::Blame;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::desk::{Counts, Desk, Order, State, Trouble, days_left};
+use crate::failure::Failure;
+use crate::lifecycle::{Lifecycle, Uptime};
+use crate::progress::{Progress, seconds};
+use crate::record::Record;
+use crate::transcript::Transcript;
+use keep::Keep;
+use watch::{WallClock, Watched};
+use work::{Done, Work};
+
+/// How often files and clock are looked at.
+const ROUND: Duration = Duration::from_secs(60);
+/// So many days before its end a certificate is spoken of, once a day.
+const DAYS_TO_RENEW: i64 = 30;
+
+/// What the machine gives to the daemon.
+pub struct Setting<'s> {
+    /// Reads the configuration: at the start, and at each SIGHUP.
+    pub load: &'s dyn Fn() -> Result<Config, Failure>,
+    /// `/` outside tests.
+    pub root: PathBuf,
+    /// systemd's `$CREDENTIALS_DIRECTORY`.
+    pub credentials: Option<PathBuf>,
+}
+
+impl Setting<'_> {
+    fn surroundings(&self, desk: &Arc<Desk>) -> Surroundings {
+        Surroundings {
+            root: self.root.clone(),
+            credentials: self.credentials.clone(),
+            transcript: Transcript::log_only(),
+            progress: Progress::Daemon(Arc::clone(desk)),
+        }
+    }
+}
+
+/// Runs until the future is dropped.
+///
+/// # Errors
+/// What keeps it from starting: the configuration, a key or certificate, its directories.
+pub async fn run(setting: Setting<'_>) -> Result<Infallible, Failure> {
+    let no_signals = |error| Failure::new(Blame::Storage, format!("signals cannot be received: {error}"));
+    let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+    let config = (setting.load)()?;
+    let (desk, orders) = Desk::new(Clock::with_floor(None).instant());
+    let agent = Agent::open(config, setting.surroundings(&desk), Duration::MAX).await?;
+    Daemon::new(setting, desk, orders, hangup, agent).live().await
+}
+
+struct Daemon<'s> {
+    setting: Setting<'s>,
+    desk: Arc<Desk>,
+    orders: Receiver<Order>,
+    hangup: Signal,
+    agent: Rc<Agent>,
+    life: Lifecycle,
+    keep: Keep,
+    watched: Watched,
+    wall: WallClock,
+    warned_of_certificate: Option<Uptime>,
+}
+
+impl<'s> Daemon<'s> {
+    fn new(setting: Setting<'s>, desk: Arc<Desk>, orders: Receiver<Order>, hangup: Signal, agent: Agent) -> Self {
+        let keep = Keep::new(agent.store(), &setting.root);
+        let watched = Watched::new(agent.watched());
+        let life = Lifecycle::new(false, crate::agent::seed(), Clock::uptime());
+        let (wall, agent) = (WallClock::now(), Rc::new(agent));
+        Self { setting, desk, orders, hangup, agent, life, keep, watched, wall, warned_of_certificate: None }
+    }
+
+    async fn live(mut self) -> Result<Infallible, Failure> {
+        self.take_stock().await;
+        let mut work = None;
+        loop {
+            if work.is_none() {
+                work = self.begin_what_is_due();
+            }
+            self.tell_state(work.as_ref());
+            let nap = self.nap();
+            tokio::select! {
+                done = at_work(&mut work) => {
+                    work = None;
+                    self.finish(done).await;
+                }
+                Some(order) = self.orders.recv() => self.take(order, work.as_ref()),
+                Some(()) = self.hangup.recv() => if self.reload().await { work = None },
+                () = tokio::time::sleep(nap) => if self.round().await { work = None },
+            }
+        }
+    }
+
+    /// What is there serves at once, with no network, before anything else is done.
+    async fn take_stock(&mut self) {
+        let now = Clock::uptime();
+        self.introduce();
+        match self.agent.current() {
+            Ok(Some(record)) => match self.agent.hand_off(&record).await {
+                Ok(()) => {
+                    self.life = Lifecycle::new(true, crate::agent::seed(), now);
+                    self.serve(record);
+                }
+                Err(failure) => {
+                    self.serve(record);
+                    self.failed(&failure);
+                }
+            },
+            Ok(None) => {
+                if let Some(record) = self.agent.adopted() {
+                    // Why it could not be published is told when the next one is.
+                    let _ = self.agent.publish(&record);
+                    self.serve(record);
+                }
+                self.keep.resume(&mut self.life, &self.agent.about(), now);
+            }
+            Err(failure) => self.failed(&failure),
+        }
+        self.watched.refresh();
+    }
+
+    /// Who we are, for the status.
+    fn introduce(&self) {
+        let attestation = self.agent.attestation();
+        self.desk.tell(|status| {
+            status.attestation = Some(attestation.method());
+            status.registration_id = Some(attestation.registration_id().to_string());
+            status.certificate = attestation.validity();
+            status.clock = self.agent.clock_verdict();
+        });
+    }
+
+    fn serve(&mut self, record: Record) {
+        tracing::info!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
+        self.desk.serve(Some(self.agent.served(record)));
+    }
+
+    fn begin_what_is_due(&mut self) -> Option<Work> {
+        let now = Clock::uptime();
+        let (task, due) = self.life.next(now)?;
+        (due <= now).then(|| Work::begin(task, &self.agent, &self.desk))
+    }
+
+    async fn finish(&mut self, done: Done) {
+        let now = Clock::uptime();
+        match done {
+            Done::Registered(Ok(record)) => self.registered(record),
+            Done::Registered(Err(failure)) => self.failed(&failure),
+            Done::Looked(reachable) => {
+                self.life.looked(reachable, self.is_provable(), now);
+                self.desk.tell(|status| status.hub.looked(reachable, self.agent.clock().instant()));
+            }
+            Done::AskedDps(answers) => self.life.asked_dps(answers, now),
+            Done::LookedUp(moved) => self.life.looked_up(moved, now),
+            Done::TriedHub(Ok((tried, proven))) => {
+                self.life.tried(tried, now);
+                self.desk.tell(|status| status.hub.tried(tried, self.agent.clock().instant()));
+                proven.into_iter().for_each(|record| self.serve(record));
+            }
+            Done::TriedHub(Err(failure)) => {
+                tracing::warn!("the hub cannot be tried: {failure}");
+                self.life.tried(crate::lifecycle::Tried::Unreachable, now);
+            }
+        }
+        self.serve_by_the_clock();
+        self.watched.refresh();
+    }
+
+    fn registered(&mut self, record: Record) {
+        let served = self.desk.served();
+        let before = served.as_ref().map(|served| (&served.record.assigned_hub, &served.record.device_id));
+        let moved = before.is_some_and(|before| before != (&record.assigned_hub, &record.device_id));
+        self.life.registered(moved, Clock::uptime());
+        self.keep.forget();
+        self.desk.tell(|status| status.succeeded(&record.proof));
+        self.serve(record);
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        Counts::add(&self.desk.counts.failures);
+        tracing::error!("{failure}");
+        let (now, instant) = (Clock::uptime(), self.agent.clock().instant());
+        let wish = failure.not_before.map_or(Duration::ZERO, |moment| moment.saturating_duration_since(instant));
+        let wait = self.life.failed(failure.blame, wish, now);
+        self.desk.tell(|status| status.failed(failure, instant));
+        let why = self.life.registration_due().map_or("", |(why, _)| why.words());
+        tracing::info!("{why}; next try in {}", seconds(wait));
+        self.keep.write(&self.life, &self.agent.about(), now);
+    }
+
+    /// A hub that has not proven itself can be tried only while no consumer can be connected there.
+    fn is_provable(&self) -> bool {
+        let is_unproven = self.desk.served().is_some_and(|served| served.record.proof == "unproven");
+        is_unproven && self.desk.last_given().is_none()
+    }
+
+    fn take(&mut self, order: Order, work: Option<&Work>) {
+        let now = Clock::uptime();
+        let registers = work.is_some_and(Work::registers);
+        match order {
+            // What was asked for is being done.
+            Order::Reprovision | Order::Report { .. } if registers => {}
+            Order::Reprovision => {
+                tracing::info!("an operator wants a registration");
+                self.life.ordered(now);
+            }
+            Order::Report { generation, trouble } => {
+                Counts::add(&self.desk.counts.reports);
+                let is_old = generation.is_some_and(|theirs| self.generation() != Some(theirs));
+                match trouble {
+                    // It has been given another one since.
+                    _ if is_old => {}
+                    Trouble::Refused => self.life.reported_refused(now),
+                    Trouble::Unreachable => self.life.reported_unreachable(now),
+                }
+            }
+        }
+    }
+
+    fn generation(&self) -> Option<u64> {
+        self.desk.served().map(|served| served.record.generation)
+    }
+
+    /// SIGHUP: a configuration that cannot be used changes nothing. Whether what is at work has become pointless.
+    async fn reload(&mut self) -> bool {
+        match (self.setting.load)() {
+            Ok(config) if config == *self.agent.config() => {
+                tracing::info!("the configuration was read again and is the same");
+                self.reopen(config).await
+            }
+            Ok(config) => {
+                tracing::info!("the configuration was read again and has changed");
+                self.reopen(config).await
+            }
+            Err(failure) => {
+                tracing::error!("{failure}");
+                tracing::error!("this configuration is not used; the one before stays");
+                false
+            }
+        }
+    }
+
+    /// Opens the identity anew. The old one stays where that fails, or where nothing is different.
+    async fn reopen(&mut self, config: Config) -> bool {
+        let agent = match Agent::open(config, self.setting.surroundings(&self.desk), Duration::ZERO).await {
+            Ok(agent) => agent,
+            Err(failure) => {
+                tracing::error!("{failure}");
+                tracing::error!("what was opened before stays in use");
+                return false;
+            }
+        };
+        if agent.about() == self.agent.about() && agent.config() == self.agent.config() {
+            return false;
+        }
+        self.agent = Rc::new(agent);
+        self.watched = Watched::new(self.agent.watched());
+        self.keep.forget();
+        self.settle().await;
+        true
+    }
+
+    /// Configuration, identity or record are other ones than before: what fits is served, and what does not is made anew. Until
+    /// then the old assignment serves.
+    async fn settle(&mut self) {
+        self.introduce();
+        let now = Clock::uptime();
+        match self.agent.current() {
+            Ok(Some(record)) => {
+                self.life.changed(true, now);
+                if let Err(failure) = self.agent.hand_off(&record).await {
+                    self.failed(&failure);
+                }
+                self.serve(record);
+            }
+            Ok(None) => self.life.changed(false, now),
+            Err(failure) => {
+                self.life.changed(false, now);
+                self.failed(&failure);
+            }
+        }
+        self.watched.refresh();
+    }
+
+    /// Looks at what may have changed without anybody telling us. Whether what is at work has become pointless.
+    async fn round(&mut self) -> bool {
+        let now = Clock::uptime();
+        if self.wall.was_set() {
+            tracing::info!("the machine's clock was set");
+            self.agent.believe_the_machine();
+            self.life.clock_was_set(now);
+            self.serve_by_the_clock();
+        }
+        self.desk.tell(|status| status.clock = self.agent.clock_verdict());
+        self.speak_of_certificate(now);
+        self.keep.write_now_and_then(&self.life, &self.agent.about(), now);
+        match self.watched.what_changed(&self.agent.store().path()) {
+            watch::Changed::Nothing => false,
+            watch::Changed::Identity => {
+                tracing::info!("a key or certificate file has changed");
+                self.reopen(self.agent.config().clone()).await
+            }
+            watch::Changed::Record => {
+                self.follow_record().await;
+                false
+            }
+        }
+    }
+
+    /// Another `dps-agent` has written the record: a verb of an operator.
+    async fn follow_record(&mut self) {
+        let is_served = |record: &Record| self.desk.served().is_some_and(|served| served.record == *record);
+        if !matches!(self.agent.current(), Ok(Some(record)) if is_served(&record)) {
+            tracing::info!("the record was changed by another process");
+            self.settle().await;
+        }
+    }
+
+    /// Tokens go by the clock that was found to be right last.
+    fn serve_by_the_clock(&self) {
+        self.desk.tell(|status| status.clock = self.agent.clock_verdict());
+        let behind = self.desk.served().filter(|served| served.clock != self.agent.clock());
+        if let Some(served) = behind.filter(|served| served.record.identity == self.agent.attestation().fingerprint()) {
+            self.desk.serve(Some(self.agent.served(served.record.clone())));
+        }
+    }
+
+    fn speak_of_certificate(&mut self, now: Uptime) {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let Some(validity) = self.agent.attestation().validity() else { return };
+        let left = days_left(validity, self.agent.clock().now());
+        let is_said = self.warned_of_certificate.is_some_and(|last| now < last + DAY);
+        if left < DAYS_TO_RENEW && !is_said {
+            self.warned_of_certificate = Some(now);
+            tracing::warn!("the client certificate has {left} days left; put a new one in place");
+        }
+    }
+
+    fn tell_state(&self, work: Option<&Work>) {
+        let (now, instant) = (Clock::uptime(), self.agent.clock().instant());
+        let due = self.life.registration_due();
+        let served = self.desk.served();
+        if work.is_some_and(Work::registers) {
+            // Its own state says more.
+        } else if let Some((why, due)) = due {
+            let next = due.saturating_sub(now);
+            self.desk.enter(State::Waiting, instant);
+            self.desk.tell(|status| {
+                status.next_attempt = instant.checked_add(next);
+                status.doing = format!("{}; waiting for the next try", why.words());
+            });
+        } else if let Some(served) = served {
+            self.desk.enter(State::Provisioned, instant);
+            let record = &served.record;
+            self.desk.tell(|status| {
+                status.next_attempt = None;
+                status.doing = format!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
+            });
+        }
+    }
+
+    fn nap(&self) -> Duration {
+        let now = Clock::uptime();
+        let due = self.life.next(now).map_or(ROUND, |(_, due)| due.saturating_sub(now));
+        due.clamp(Duration::from_millis(100), ROUND)
+    }
+}
+
+impl Drop for Daemon<'_> {
+    /// A wait outlives the process that waited.
+    fn drop(&mut self) {
+        self.keep.write(&self.life, &self.agent.about(), Clock::uptime());
+    }
+}
+
+async fn at_work(work: &mut Option<Work>) -> Done {
+    match work {
+        Some(work) => work.done().await,
+        None => std::future::pending().await,
+    }
+}
