@@ -9,9 +9,12 @@ use crate::{Done, say};
 #[derive(Debug, Clone, Copy)]
 pub enum Need {
     Compiler,
+    /// A clock that can be put forward.
+    Faketime,
     Iproute,
     /// The TPM software stack as a library to build with.
     Libtss2,
+    Mosquitto,
     Node,
     Openssl,
     Python,
@@ -29,8 +32,10 @@ impl Need {
     fn package(self) -> (&'static str, &'static str) {
         match self {
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
+            Self::Faketime => ("faketime", "puts the agent's clock forward"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-dev pkg-config", "lets the agent speak to a TPM"),
+            Self::Mosquitto => ("mosquitto mosquitto-clients", "is a bridge to the hub, with what the agent hands over"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
             Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
             Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
@@ -48,8 +53,10 @@ impl Need {
     fn is_met(self) -> bool {
         match self {
             Self::Compiler => on_path("cc").is_some(),
+            Self::Faketime => on_path("faketime").is_some(),
             Self::Iproute => on_path("ip").is_some(),
             Self::Libtss2 => succeeds("pkg-config", &["--exists", "tss2-sys", "tss2-esys", "tss2-mu", "tss2-tctildr"]),
+            Self::Mosquitto => ["mosquitto", "mosquitto_pub"].into_iter().all(|program| on_path(program).is_some()),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),
             Self::Openssl => on_path("openssl").is_some(),
             Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),

@@ -11,8 +11,10 @@ use crate::{Done, say, workspace};
 pub fn run() -> Done<ExitCode> {
     machine::prepare(&[
         Need::Compiler,
+        Need::Faketime,
         Need::Iproute,
         Need::Libtss2,
+        Need::Mosquitto,
         Need::Node,
         Need::Openssl,
         Need::Python,
