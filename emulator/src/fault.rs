@@ -356,12 +356,12 @@ mod tests {
             "challenge: stale-rid",
             "challenge: no-hub",
             "hub: wrong-blob",
-            "lookup: connack 5",
-            "lookup: stale-rid",
-            "lookup: no-hub",
             "service-api: connack 5",
             "service-api: no-hub",
             "entra: stale-rid",
+            "lookup: connack 5",
+            "lookup: stale-rid",
+            "lookup: no-hub",
         ] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }

@@ -235,14 +235,6 @@ fn assign(device: &mut Device, default_hub: &str) -> Assignment {
     assignment
 }
 
-/// What a lookup tells. That a disabled enrollment shows like this, and without its hub, is UNCONFIRMED.
-fn standing(device: &Device) -> Option<Value> {
-    if !device.settings.enabled {
-        return Some(json!({"registrationId": device.registration_id, "status": "disabled"}));
-    }
-    device.registration.assignment.as_ref().map(|assignment| registration_state(device, assignment))
-}
-
 fn moved(policy: Reprovision) -> &'static str {
     if policy.migrate_device_data { "deviceDataMigrated" } else { "deviceDataReset" }
 }
@@ -253,6 +245,14 @@ impl Device {
         let stays = self.registration.assignment.as_ref().filter(|_| !self.settings.reprovision.update_hub_assignment);
         stays.map(|at| at.hub.as_str()).or(self.settings.hub.as_deref()).unwrap_or(default)
     }
+}
+
+/// What a lookup tells. That a disabled enrollment shows like this, and without its hub, is UNCONFIRMED.
+fn standing(device: &Device) -> Option<Value> {
+    if !device.settings.enabled {
+        return Some(json!({"registrationId": device.registration_id, "status": "disabled"}));
+    }
+    device.registration.assignment.as_ref().map(|assignment| registration_state(device, assignment))
 }
 
 pub(crate) fn registration_state(device: &Device, assignment: &Assignment) -> Value {

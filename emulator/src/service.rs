@@ -54,8 +54,8 @@ pub(crate) struct State {
     pub(crate) removed: BTreeMap<String, Option<Device>>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) hubs: Hubs,
-    pub(crate) requests: Counts,
     pub(crate) rate: Rate,
+    pub(crate) requests: Counts,
     transcript: Transcript,
     /// Grows whenever something may have changed.
     pub(crate) changes: u64,
@@ -99,8 +99,8 @@ impl Service {
             removed: BTreeMap::new(),
             faults: config.service.faults.clone(),
             hubs: Hubs::default(),
-            requests: Counts::default(),
             rate: Rate::default(),
+            requests: Counts::default(),
             transcript,
             changes: 0,
         };

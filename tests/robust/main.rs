@@ -6,6 +6,7 @@ mod check;
 mod daemon;
 mod gateway;
 mod identity;
+mod life;
 mod power_cut;
 mod proof;
 mod proxy;

@@ -9,7 +9,7 @@ use crate::{Done, say};
 #[derive(Debug, Clone, Copy)]
 pub enum Need {
     Compiler,
-    /// A clock that can be put forward.
+    /// A library that tells a program another time.
     Faketime,
     Iproute,
     /// The TPM software stack as a library to build with.
@@ -32,7 +32,7 @@ impl Need {
     fn package(self) -> (&'static str, &'static str) {
         match self {
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
-            Self::Faketime => ("faketime", "puts the agent's clock forward"),
+            Self::Faketime => ("faketime", "lets the agent believe in another time"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-dev pkg-config", "lets the agent speak to a TPM"),
             Self::Mosquitto => ("mosquitto mosquitto-clients", "is a bridge to the hub, with what the agent hands over"),

@@ -1,6 +1,8 @@
 //! Clients that we did not write judge the emulator: Microsoft's Python and Node device SDKs must register with it unmodified, with a
-//! TPM too, and tpm2-tools must take in what it makes for a TPM; and they must be refused where the service would refuse them.
+//! TPM too, tpm2-tools must take in what it makes for a TPM, and Microsoft's Node service SDK must enroll devices; and they must be
+//! refused where the service would refuse them.
 
+mod backend;
 mod bridge;
 mod case;
 mod consumer;
@@ -24,6 +26,7 @@ pub const INSIDE: &str = "judge-inside";
 enum Case {
     Sdk(case::Case),
     Tpm(tpm::Case),
+    Backend(backend::Case),
     Consumer(consumer::Case),
     Bridge(bridge::Case),
 }
@@ -79,6 +82,7 @@ pub fn run_inside(arguments: &[String]) -> Done<ExitCode> {
     let verdict = match case {
         Case::Sdk(case) => case.judge(emulator.as_ref(), scratch.path())?,
         Case::Tpm(case) => case.judge(emulator.as_ref(), scratch.path())?,
+        Case::Backend(case) => case.judge(emulator.as_ref(), scratch.path())?,
         Case::Consumer(case) => case.judge(&behind(agent, emulator), scratch.path())?,
         Case::Bridge(case) => case.judge(&behind(agent, emulator), scratch.path())?,
     };
@@ -91,7 +95,9 @@ impl Case {
         let sdks = case::all().into_iter().map(Self::Sdk);
         let consumers = consumer::all().into_iter().map(Self::Consumer);
         let bridges = bridge::all().into_iter().map(Self::Bridge);
-        sdks.chain(tpm::all().into_iter().map(Self::Tpm)).chain(consumers).chain(bridges).collect()
+        let tpms = tpm::all().into_iter().map(Self::Tpm);
+        let backends = backend::all().into_iter().map(Self::Backend);
+        sdks.chain(tpms).chain(backends).chain(consumers).chain(bridges).collect()
     }
 
     /// Client, transport, attestation and what is special.
@@ -99,6 +105,7 @@ impl Case {
         match self {
             Self::Sdk(case) => case.columns(),
             Self::Tpm(case) => case.columns(),
+            Self::Backend(case) => case.columns(),
             Self::Consumer(case) => case.columns(),
             Self::Bridge(case) => case.columns(),
         }
