@@ -8,6 +8,7 @@ mod case;
 mod consumer;
 mod gateway;
 pub mod sdk;
+mod shell;
 pub mod tpm;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ enum Case {
     Backend(backend::Case),
     Consumer(consumer::Case),
     Bridge(bridge::Case),
+    Shell(shell::Case),
 }
 
 /// How many cases passed and failed.
@@ -52,6 +54,7 @@ pub fn run(names: &[String]) -> Done<ExitCode> {
 pub fn judge(names: &[String]) -> Done<Totals> {
     machine::prepare(&[
         Need::Compiler,
+        Need::Curl,
         Need::Faketime,
         Need::Iproute,
         Need::Libtss2,
@@ -85,6 +88,7 @@ pub fn run_inside(arguments: &[String]) -> Done<ExitCode> {
         Case::Backend(case) => case.judge(emulator.as_ref(), scratch.path())?,
         Case::Consumer(case) => case.judge(&behind(agent, emulator), scratch.path())?,
         Case::Bridge(case) => case.judge(&behind(agent, emulator), scratch.path())?,
+        Case::Shell(case) => case.judge(&behind(agent, emulator), scratch.path())?,
     };
     println!("{}", verdict.as_ref().unwrap_or_else(|failure| failure));
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -97,7 +101,8 @@ impl Case {
         let bridges = bridge::all().into_iter().map(Self::Bridge);
         let tpms = tpm::all().into_iter().map(Self::Tpm);
         let backends = backend::all().into_iter().map(Self::Backend);
-        sdks.chain(tpms).chain(backends).chain(consumers).chain(bridges).collect()
+        let shells = shell::all().into_iter().map(Self::Shell);
+        sdks.chain(tpms).chain(backends).chain(consumers).chain(bridges).chain(shells).collect()
     }
 
     /// Client, transport, attestation and what is special.
@@ -108,6 +113,7 @@ impl Case {
             Self::Backend(case) => case.columns(),
             Self::Consumer(case) => case.columns(),
             Self::Bridge(case) => case.columns(),
+            Self::Shell(case) => case.columns(),
         }
     }
 
