@@ -23,6 +23,7 @@ pub mod connection;
 pub mod campaign;
 pub mod lifecycle;
 pub mod desk;
+pub mod handoff;
 pub mod api;
 pub mod progress;
 pub mod agent;

@@ -71,6 +71,7 @@ class FromSocket:
 
     def refused(self):
         """The agent looks whether it is so, and what follows; we wait for the next assignment."""
+        self.call("POST", "/v1/report", {"generation": self.generation, "trouble": "refused"})
         self.call("GET", f"/v1/assignment?after={self.generation}&wait=60")
 
 
