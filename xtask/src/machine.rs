@@ -20,6 +20,7 @@ pub enum Need {
     Iproute,
     /// The TPM software stack, which the agent loads.
     Libtss2,
+    Mosquitto,
     Node,
     Openssl,
     Python,
@@ -45,6 +46,7 @@ impl Need {
             Self::Faketime => ("faketime", "lets the agent believe in another time"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-esys-3.0.2-0 libtss2-tctildr0", "lets the agent speak to a TPM"),
+            Self::Mosquitto => ("mosquitto mosquitto-clients", "is a bridge to the hub, with what the agent hands over"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
             Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
             Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
@@ -69,6 +71,7 @@ impl Need {
             Self::Faketime => on_path("faketime").is_some(),
             Self::Iproute => on_path("ip").is_some(),
             Self::Libtss2 => ["libtss2-esys.so.0", "libtss2-tctildr.so.0"].into_iter().all(is_loadable),
+            Self::Mosquitto => ["mosquitto", "mosquitto_pub"].into_iter().all(|program| on_path(program).is_some()),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),
             Self::Openssl => on_path("openssl").is_some(),
             Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),

@@ -15,6 +15,7 @@ pub fn run() -> Done<ExitCode> {
         Need::Faketime,
         Need::Iproute,
         Need::Libtss2,
+        Need::Mosquitto,
         Need::Node,
         Need::Openssl,
         Need::Python,
