@@ -99,7 +99,10 @@ pub async fn run(setting: Setting<'_>, stop: impl Future<Output = ()>) -> Result
     });
     let living = async {
         let ended = tokio::select! {
-            () = stop => Ok(manager.stopping()),
+            () = stop => {
+                manager.stopping();
+                Ok(())
+            }
             failed = live(setting, config, desk, orders, hangup) => failed.map(|never| match never {}),
         };
         drop(end);
