@@ -41,7 +41,8 @@ pub fn measure(programs: &Programs, directory: &Path) -> Done<Table> {
     let key = credentials::symmetric_key()?;
     let plan = Plan::on_ports(8883, 443).symmetric_key(DEVICE, &key, "answer = \"at-once\"");
     let emulator = Emulator::start(&programs.emulator, &plan, directory)?;
-    let start = |state, device: &str, port| Daemon::start(&programs.agent, state, device, port, &key, &emulator.roots(), directory);
+    let start =
+        |state, device: &str, port| Daemon::start(&programs.agent, state, device, port, &key, &emulator.roots(), directory);
     let daemons = [
         start("provisioned, the hub is there", DEVICE, 8883)?,
         start("refused for good: not enrolled", "gw-unknown", 8883)?,
