@@ -1,5 +1,5 @@
-//! Puts the build's date into the binary: no clock of a gateway can honestly be earlier (see `src/clock.rs`). With TPM support it
-//! compiles what loads libtss2, too.
+//! Puts the build's date into the binary: no clock of a gateway can honestly be earlier (see `src/clock.rs`). It leaves out
+//! of a release what nobody reads. With TPM support it compiles what loads libtss2, too.
 
 #![expect(clippy::disallowed_methods, reason = "a build script has no clock and no configuration of its own")]
 
@@ -12,8 +12,18 @@ fn main() {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
     let built = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok()).unwrap_or_else(now);
     println!("cargo::rustc-env=DPS_AGENT_BUILT={built}");
+    without_unwinding();
     #[cfg(feature = "tpm")]
     libtss2();
+}
+
+/// `panic = "abort"` alone leaves the compiler's tables for unwinding in: an eighth of the binary, read by nobody.
+fn without_unwinding() {
+    println!("cargo::rerun-if-changed=src/no-unwinding.ld");
+    if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr,-T,{here}/src/no-unwinding.ld");
+    }
 }
 
 /// The archive is linked as a whole: its users come after it, where not every linker would look into it again.
