@@ -4,7 +4,7 @@ mod devices;
 mod station;
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::emulator::{Emulator, Plan};
@@ -73,6 +73,7 @@ pub fn demonstrate(scale: Scale) -> Done {
     gone_on(&station, &devices)?;
     unchanged(&station, &devices)?;
     never_throttled(&emulator, directory)?;
+    configured(&station, &programs.agent)?;
     say::heading("The gateway with the TPM, which was among them, registers");
     gateway.register(&emulator)
 }
@@ -145,6 +146,21 @@ fn unchanged(station: &Station, devices: &Devices) -> Done {
     say::step(ran.stdout.trim());
     let expected = format!("{0} devices: {0} unchanged", devices.count());
     if ran.stdout.trim() == expected { Ok(()) } else { Err(format!("expected {expected:?}: {}", ran.stderr).into()) }
+}
+
+/// The agent is the judge of the configuration that is written for it.
+fn configured(station: &Station, agent: &Path) -> Done {
+    say::heading("A gateway's configuration, written into an image, and what the agent says of it");
+    let key = ["--attestation-type", "symmetricKey", "--registration-id", "key-0001", "--key-file", "keys/key-0001.key"];
+    let written =
+        station.run(STATION, &[&["config", "--root", "image", "--id-scope", "0ne00000000"], &key[..]].concat())?.expect(0)?;
+    written.lines().for_each(say::step);
+    let drop_in = station.directory.join("image/etc/dps-agent/config.d/50-factory.toml");
+    let said = Command::new(agent).args(["config", "validate", "--json", "--config"]).arg(drop_in).output()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    say::step(said.trim());
+    let said: serde_json::Value = serde_json::from_str(&said)?;
+    if said["valid"] == true { Ok(()) } else { Err("the agent does not take it".into()) }
 }
 
 fn never_throttled(emulator: &Emulator, directory: &Path) -> Done {

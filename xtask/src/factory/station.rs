@@ -54,7 +54,10 @@ impl Station {
     fn start(&self, client: &str, arguments: &[&str]) -> Done<Run> {
         let here = format!("localhost:{}", self.port);
         let mut command = Command::new(&self.program);
-        command.args(arguments).args(["--ca-file", "roots.pem", "--rate", &self.rate.to_string()]).current_dir(&self.directory);
+        command.args(arguments).current_dir(&self.directory);
+        if arguments.first() != Some(&"config") {
+            command.args(["--ca-file", "roots.pem", "--rate", &self.rate.to_string()]);
+        }
         command.env("DPS_NAME", &here).env("AZURE_AUTHORITY_HOST", format!("https://{here}")).env("NO_PROXY", "localhost");
         command.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", client).env("AZURE_CLIENT_SECRET", SECRET);
         for other in ["AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_CERTIFICATE_PATH"] {
