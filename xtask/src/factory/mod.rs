@@ -95,7 +95,7 @@ fn plan(rate: u32) -> Plan {
 
 fn refused(station: &Station) -> Done {
     say::heading("A token without the right is refused, and the message says what is missing");
-    let ran = station.enroll(READER, &["--report", "refused"])?.finish()?;
+    let ran = station.run(READER, &["enroll", "identities", "--keys", "keys", "--report", "refused"])?;
     ran.stderr.lines().for_each(say::step);
     let missing = "missing permission: Microsoft.Devices/provisioningServices/enrollments/write";
     if ran.code != Some(77) || !ran.stderr.contains(missing) {
@@ -106,7 +106,7 @@ fn refused(station: &Station) -> Done {
 
 fn killed(station: &Station, devices: &Devices) -> Done {
     say::heading("Enrolling with enrollments/read and enrollments/write alone, and killed half way");
-    let run = station.enroll(STATION, &["--report", "report"])?;
+    let run = station.enroll()?;
     let half = usize::try_from(devices.count() / 2)?;
     let reports = station.directory.join("report");
     let began = Instant::now();
@@ -122,7 +122,7 @@ fn killed(station: &Station, devices: &Devices) -> Done {
 fn gone_on(station: &Station, devices: &Devices) -> Done {
     say::heading("Run again, it goes on where it was");
     let began = Instant::now();
-    let ran = station.enroll(STATION, &["--report", "report"])?.finish()?;
+    let ran = station.enroll()?.finish()?;
     say::step(&format!("{} in {:.0} s", ran.stdout.trim(), began.elapsed().as_secs_f64()));
     if ran.code != Some(0) {
         return Err(format!("it ended with {:?}: {}{}", ran.code, ran.stdout, ran.stderr).into());
@@ -142,7 +142,7 @@ fn gone_on(station: &Station, devices: &Devices) -> Done {
 
 fn unchanged(station: &Station, devices: &Devices) -> Done {
     say::heading("A third run changes nothing");
-    let ran: Ran = station.enroll(STATION, &["--report", "report"])?.finish()?;
+    let ran: Ran = station.enroll()?.finish()?;
     say::step(ran.stdout.trim());
     let expected = format!("{0} devices: {0} unchanged", devices.count());
     if ran.stdout.trim() == expected { Ok(()) } else { Err(format!("expected {expected:?}: {}", ran.stderr).into()) }
