@@ -51,7 +51,11 @@ pub fn run() -> Done {
     Ok(())
 }
 
-fn show(programs: &Programs, directory: &Path) -> Done {
+/// Registers the four gateways.
+///
+/// # Errors
+/// If one does not, or its message does not arrive.
+pub fn show(programs: &Programs, directory: &Path) -> Done {
     say::heading("Starting the emulated Device Provisioning Service and IoT Hub");
     let authority = Authority::new(&directory.join("gateway-ca"))?;
     let gateways = gateways(&authority)?;
@@ -197,7 +201,7 @@ impl<'a> TpmGateway<'a> {
 /// Runs the agent once and reads what it prints.
 fn answer(agent: &Path, arguments: &[&str], config: &Path) -> Done<Value> {
     let mut command = Command::new(agent);
-    command.args(arguments).arg("--config").arg(config).env("NO_PROXY", "localhost").env("TSS2_LOG", "all+NONE");
+    command.args(arguments).arg("--config").arg(config).env("NO_PROXY", "localhost");
     let output = command.output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {

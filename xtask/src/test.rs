@@ -11,9 +11,11 @@ use crate::{Done, factory, say, workspace};
 pub fn run() -> Done<ExitCode> {
     machine::prepare(&[
         Need::Compiler,
+        Need::Curl,
         Need::Faketime,
         Need::Iproute,
         Need::Libtss2,
+        Need::Mosquitto,
         Need::Node,
         Need::Openssl,
         Need::Python,
