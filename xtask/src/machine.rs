@@ -1,6 +1,6 @@
 //! Knows which programs the commands need and how Debian calls the packages that bring them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::{Done, say};
@@ -13,6 +13,8 @@ pub enum Need {
     /// Makes programs for 32-bit ARM with hard float.
     Armv7Compiler,
     Compiler,
+    /// Another date for the programs that are started with it.
+    Faketime,
     Iproute,
     /// The TPM software stack, which the agent loads.
     Libtss2,
@@ -37,6 +39,7 @@ impl Need {
             Self::Aarch64Compiler => ("gcc-aarch64-linux-gnu libc6-dev-arm64-cross", "links the agent for 64-bit ARM"),
             Self::Armv7Compiler => ("gcc-arm-linux-gnueabihf libc6-dev-armhf-cross", "links the agent for 32-bit ARM"),
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
+            Self::Faketime => ("libfaketime", "lets programs live past 2038"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-esys-3.0.2-0 libtss2-tctildr0", "lets the agent speak to a TPM"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
@@ -59,6 +62,7 @@ impl Need {
             Self::Aarch64Compiler => on_path("aarch64-linux-gnu-gcc").is_some(),
             Self::Armv7Compiler => on_path("arm-linux-gnueabihf-gcc").is_some(),
             Self::Compiler => on_path("cc").is_some(),
+            Self::Faketime => Path::new(&faketime("x86_64-linux-gnu")).exists(),
             Self::Iproute => on_path("ip").is_some(),
             Self::Libtss2 => ["libtss2-esys.so.0", "libtss2-tctildr.so.0"].into_iter().all(is_loadable),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),
@@ -141,6 +145,11 @@ pub fn is_root() -> bool {
 pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
+}
+
+/// The library that gives a program another date, for an architecture by its GNU name.
+pub fn faketime(gnu: &str) -> String {
+    format!("/usr/lib/{gnu}/faketime/libfaketimeMT.so.1")
 }
 
 /// Whether the system's loader knows this library.
