@@ -38,7 +38,7 @@ Usage: cargo xtask COMMAND
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
   cross [aarch64|armv7] [--build-only]
-                           build the agent for ARM, and register in qemu over each transport and with a TPM
+                           build the agent for ARM, and register in qemu over each transport and with a TPM, now and in 2040
   deb [amd64|arm64|armhf]  make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
@@ -69,6 +69,7 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         "mutations" => mutations::run(rest),
         "power-cut" => power_cut::run(),
         "deb" => package::run(rest).map(|()| ExitCode::SUCCESS),
+        cross::INSIDE => cross::run_inside(rest).map(|()| ExitCode::SUCCESS),
         "cross" => cross::run(rest).map(|()| ExitCode::SUCCESS),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");
