@@ -1,4 +1,4 @@
-//! The two sockets in the file system: who may use them is said by their modes, and containers mount their directories.
+//! The sockets in the file system: who may use them is said by their modes, and containers mount their directories.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::blame::Blame;
 use crate::failure::Failure;
 use crate::files::{self, FileError, Lock};
+use crate::handoff::credentials;
 
 /// The group whose members may use the client socket, where the machine has it.
 pub const GROUP: &str = "dps-clients";
@@ -26,25 +27,31 @@ pub fn admin_socket(runtime: &Path) -> PathBuf {
     runtime.join("admin").join(NAME)
 }
 
-/// Both sockets, bound. While they live no other agent has this runtime directory; they are removed with it, their directories stay,
+/// The socket of systemd's credentials under a runtime directory.
+fn credential_socket(runtime: &Path) -> PathBuf {
+    runtime.join(credentials::SOCKET)
+}
+
+/// The sockets, bound. While they live no other agent has this runtime directory; they are removed with it, their directories stay,
 /// since a container may have mounted them.
 #[derive(Debug)]
 pub struct Sockets {
     pub(super) client: tokio::net::UnixListener,
     pub(super) admin: tokio::net::UnixListener,
-    paths: [PathBuf; 2],
+    credential: Option<tokio::net::UnixListener>,
+    paths: [PathBuf; 3],
     _alone: Lock,
 }
 
 impl Sockets {
-    /// Binds both under the runtime directory, whose directories are made if need be; a socket that a killed agent has left is
+    /// Binds them under the runtime directory, whose directories are made if need be; a socket that a killed agent has left is
     /// replaced. `root` is `/` outside tests: where the groups of the machine are looked up. To be called within the runtime.
     ///
     /// # Errors
     /// Another agent has this runtime directory, it cannot be written, or something that is no socket has its name.
     pub fn bind(runtime: &Path, root: &Path) -> Result<Self, Failure> {
-        let paths = [client_socket(runtime), admin_socket(runtime)];
-        let [client, admin] = paths.each_ref().map(|path| path.parent().unwrap_or(runtime));
+        let paths = [client_socket(runtime), admin_socket(runtime), credential_socket(runtime)];
+        let [client, admin, _] = paths.each_ref().map(|path| path.parent().unwrap_or(runtime));
         files::make_directory(runtime, 0o755)?;
         directory(client, 0o755)?;
         directory(admin, 0o750)?;
@@ -52,9 +59,15 @@ impl Sockets {
         Ok(Self {
             client: bind(&paths[0], admin, 0o660, group(root))?,
             admin: bind(&paths[1], admin, 0o600, None)?,
+            credential: Some(bind(&paths[2], admin, 0o600, None)?),
             paths,
             _alone: alone,
         })
+    }
+
+    /// Where systemd asks for credentials. Whoever takes it answers there.
+    pub fn take_credential(&mut self) -> Option<tokio::net::UnixListener> {
+        self.credential.take()
     }
 }
 
