@@ -11,14 +11,19 @@ mod verbs;
 
 use std::ffi::OsString;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::blame::Blame;
 use crate::failure::Failure;
 use crate::tpm;
 use args::{Cli, Verb};
+
+/// The definition of the command line, from which man pages and completions are made.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// Does what the command line asks for and returns the exit code (see [`Blame`]).
 pub async fn run(arguments: Vec<OsString>) -> u8 {
@@ -27,7 +32,7 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => return unparsed(&error, json),
     };
-    output::start_logging(matches!(cli.verb, Verb::Run), environment("RUST_LOG"));
+    output::start_logging(matches!(cli.verb, Verb::Run), &environment);
     let code = tokio::select! {
         ended = perform(&cli) => ended.unwrap_or_else(|failure| output::failed(&failure, cli.json)),
         code = stopped(&cli.verb) => code,

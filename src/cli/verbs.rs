@@ -13,6 +13,7 @@ use crate::check::{Check, Examined, examine};
 use crate::config::{self, Config, Loaded, RegistrationIdSource, Source};
 use crate::daemon::{self, Setting};
 use crate::failure::Failure;
+use crate::notify::Manager;
 use crate::progress::Progress;
 use crate::record::{Record, RecordError, Store, rfc3339};
 use crate::transcript::Transcript;
@@ -33,8 +34,10 @@ pub async fn run(cli: &Cli) -> Ended {
     };
     let load = || load(cli);
     let credentials = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let manager = Manager::from_environment(&environment);
+    let setting = Setting { load: &load, root: PathBuf::from("/"), credentials, manager: &manager };
     // Whoever stops us before we are ready stops us as cleanly as later.
-    daemon::run(Setting { load: &load, root: PathBuf::from("/"), credentials }, shutdown).await?;
+    daemon::run(setting, shutdown).await.inspect_err(|failure| manager.say(&failure.to_string()))?;
     tracing::info!("stopped");
     Ok(0)
 }

@@ -2,6 +2,7 @@
 //!
 //! One task is at work at a time. Whoever asks is answered from the [`Desk`] meanwhile.
 
+mod hand;
 mod keep;
 mod watch;
 mod work;
@@ -22,11 +23,13 @@ use crate::api::{self, Sockets};
 use crate::blame::Blame;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::desk::{Counts, Desk, Order, State, Trouble, days_left};
+use crate::desk::{Counts, Desk, Order, State, Status, Trouble, days_left};
+use crate::event;
 use crate::failure::Failure;
 use crate::lifecycle::{Lifecycle, Uptime};
+use crate::notify::Manager;
 use crate::progress::{Progress, seconds};
-use crate::record::Record;
+use crate::record::{Record, rfc3339};
 use crate::transcript::Transcript;
 use keep::Keep;
 use watch::{WallClock, Watched};
@@ -45,6 +48,8 @@ pub struct Setting<'s> {
     pub root: PathBuf,
     /// systemd's `$CREDENTIALS_DIRECTORY`.
     pub credentials: Option<PathBuf>,
+    /// Who wants to know how we are.
+    pub manager: &'s Manager,
 }
 
 impl Setting<'_> {
@@ -54,6 +59,20 @@ impl Setting<'_> {
             credentials: self.credentials.clone(),
             transcript: Transcript::log_only(),
             progress: Progress::Daemon(Arc::clone(desk)),
+        }
+    }
+
+    /// Tells the manager how we are while this is awaited: a TPM may come late, or never.
+    async fn told_meanwhile<T>(&self, desk: &Desk, work: impl Future<Output = T>) -> T {
+        let (mut news, mut work) = (desk.watch_status(), std::pin::pin!(work));
+        loop {
+            self.manager.alive();
+            self.manager.tell(&news.borrow_and_update(), Clock::with_floor(None));
+            tokio::select! {
+                done = &mut work => return done,
+                Ok(()) = news.changed() => {}
+                () = tokio::time::sleep(ROUND.min(self.manager.longest_nap())) => {}
+            }
         }
     }
 }
@@ -70,20 +89,29 @@ pub async fn run(setting: Setting<'_>, stop: impl Future<Output = ()>) -> Result
     let (desk, orders) = Desk::new(clock.instant());
     let runtime = config.runtime_directory.clone();
     // Whoever asks is answered from here on, also while the TPM is waited for.
-    let sockets = Sockets::bind(&runtime, &setting.root)?;
+    let mut sockets = Sockets::bind(&runtime, &setting.root)?;
+    let manager = setting.manager;
+    manager.ready();
+    let handing = hand::over(Arc::clone(&desk), sockets.take_credential());
     let (end, ended) = oneshot::channel::<()>();
     let serving = api::serve(sockets, Arc::clone(&desk), clock, api::Limits::USUAL, &runtime, async {
         let _ = ended.await;
     });
     let living = async {
         let ended = tokio::select! {
-            () = stop => Ok(()),
+            () = stop => {
+                manager.stopping();
+                Ok(())
+            }
             failed = live(setting, config, desk, orders, hangup) => failed.map(|never| match never {}),
         };
         drop(end);
         ended
     };
-    tokio::join!(living, serving).0
+    tokio::select! {
+        (ended, ()) = async { tokio::join!(living, serving) } => ended,
+        never = handing => match never {},
+    }
 }
 
 async fn live(
@@ -93,7 +121,8 @@ async fn live(
     orders: Receiver<Order>,
     hangup: Signal,
 ) -> Result<Infallible, Failure> {
-    let agent = Agent::open(config, setting.surroundings(&desk), Duration::MAX).await?;
+    let opening = Agent::open(config, setting.surroundings(&desk), Duration::MAX);
+    let agent = setting.told_meanwhile(&desk, opening).await?;
     Daemon::new(setting, desk, orders, hangup, agent).live().await
 }
 
@@ -121,12 +150,13 @@ impl<'s> Daemon<'s> {
 
     async fn live(mut self) -> Result<Infallible, Failure> {
         self.take_stock().await;
-        let mut work = None;
+        let (mut work, mut news) = (None, self.desk.watch_status());
         loop {
             if work.is_none() {
                 work = self.begin_what_is_due();
             }
             self.tell_state(work.as_ref());
+            self.tell_manager(&news.borrow_and_update(), work.as_ref());
             let nap = self.nap();
             tokio::select! {
                 done = at_work(&mut work) => {
@@ -134,7 +164,12 @@ impl<'s> Daemon<'s> {
                     self.finish(done).await;
                 }
                 Some(order) = self.orders.recv() => self.take(order, work.as_ref()),
-                Some(()) = self.hangup.recv() => if self.reload().await { work = None },
+                Some(()) = self.hangup.recv() => {
+                    self.setting.manager.reloading();
+                    if self.reload().await { work = None }
+                    self.setting.manager.ready();
+                }
+                Ok(()) = news.changed() => {}
                 () = tokio::time::sleep(nap) => if self.round().await { work = None },
             }
         }
@@ -180,7 +215,18 @@ impl<'s> Daemon<'s> {
     }
 
     fn serve(&mut self, record: Record) {
-        tracing::info!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
+        tracing::info!(
+            message_id = event::ASSIGNED,
+            registration_id = record.registration_id,
+            assigned_hub = record.assigned_hub,
+            device_id = record.device_id,
+            proof = record.proof,
+            state = State::Provisioned.word(),
+            "assigned to {} as {} ({})",
+            record.assigned_hub,
+            record.device_id,
+            record.proof
+        );
         self.desk.serve(Some(self.agent.served(record)));
     }
 
@@ -227,13 +273,28 @@ impl<'s> Daemon<'s> {
 
     fn failed(&mut self, failure: &Failure) {
         Counts::add(&self.desk.counts.failures);
-        tracing::error!("{failure}");
+        let registration_id = self.agent.attestation().registration_id().as_str();
+        tracing::error!(
+            message_id = event::REGISTRATION_FAILED,
+            registration_id,
+            blame = failure.blame.word(),
+            dps_tracking_id = failure.tracking_id,
+            dps_error_code = failure.code,
+            "{failure}"
+        );
         let (now, instant) = (Clock::uptime(), self.agent.clock().instant());
         let wish = failure.not_before.map_or(Duration::ZERO, |moment| moment.saturating_duration_since(instant));
         let wait = self.life.failed(failure.blame, wish, now);
         self.desk.tell(|status| status.failed(failure, instant));
         let why = self.life.registration_due().map_or("", |(why, _)| why.words());
-        tracing::info!("{why}; next try in {}", seconds(wait));
+        tracing::info!(
+            message_id = event::WAITING,
+            registration_id,
+            next_attempt = rfc3339(self.agent.clock().now().saturating_add(wait.as_secs())),
+            state = State::Waiting.word(),
+            "{why}; next try in {}",
+            seconds(wait)
+        );
         self.keep.write(&self.life, &self.agent.about(), now);
     }
 
@@ -274,16 +335,19 @@ impl<'s> Daemon<'s> {
     async fn reload(&mut self) -> bool {
         match (self.setting.load)() {
             Ok(config) if config == *self.agent.config() => {
-                tracing::info!("the configuration was read again and is the same");
+                tracing::info!(message_id = event::CONFIGURATION_READ, "the configuration was read again and is the same");
                 self.reopen(config).await
             }
             Ok(config) => {
-                tracing::info!("the configuration was read again and has changed");
+                tracing::info!(message_id = event::CONFIGURATION_READ, "the configuration was read again and has changed");
                 self.reopen(config).await
             }
             Err(failure) => {
                 tracing::error!("{failure}");
-                tracing::error!("this configuration is not used; the one before stays");
+                tracing::error!(
+                    message_id = event::CONFIGURATION_REFUSED,
+                    "this configuration is not used; the one before stays"
+                );
                 false
             }
         }
@@ -381,7 +445,13 @@ impl<'s> Daemon<'s> {
         let is_said = self.warned_of_certificate.is_some_and(|last| now < last + DAY);
         if left < DAYS_TO_RENEW && !is_said {
             self.warned_of_certificate = Some(now);
-            tracing::warn!("the client certificate has {left} days left; put a new one in place");
+            let registration_id = self.agent.attestation().registration_id().as_str();
+            tracing::warn!(
+                message_id = event::CERTIFICATE_ENDS,
+                registration_id,
+                days_left = left,
+                "the client certificate has {left} days left; put a new one in place"
+            );
         }
     }
 
@@ -408,10 +478,18 @@ impl<'s> Daemon<'s> {
         }
     }
 
+    fn tell_manager(&self, status: &Status, work: Option<&Work>) {
+        let (manager, clock) = (self.setting.manager, self.agent.clock());
+        manager.tell(status, clock);
+        if !work.is_some_and(|work| work.is_stuck(status, clock.instant())) {
+            manager.alive();
+        }
+    }
+
     fn nap(&self) -> Duration {
         let now = Clock::uptime();
         let due = self.life.next(now).map_or(ROUND, |(_, due)| due.saturating_sub(now));
-        due.clamp(Duration::from_millis(100), ROUND)
+        due.clamp(Duration::from_millis(100), ROUND.min(self.setting.manager.longest_nap()))
     }
 }
 

@@ -4,9 +4,11 @@
 mod bad_input;
 mod check;
 mod daemon;
+mod evidence;
 mod gateway;
 mod identity;
 mod life;
+mod notify;
 mod power_cut;
 mod proof;
 mod proxy;

@@ -5,15 +5,17 @@ use std::process::{ExitCode, Stdio};
 
 use crate::judges::{self, Totals};
 use crate::machine::{self, Need};
-use crate::{Done, say, workspace};
+use crate::{Done, factory, say, workspace};
 
-/// Runs `cargo test`, the agent's own tests without TPM support, and the judges, and adds up what passed and failed.
+/// Runs `cargo test`, the agent's own tests without TPM support, the judges and a small factory, and adds up what passed and failed.
 pub fn run() -> Done<ExitCode> {
     machine::prepare(&[
         Need::Compiler,
+        Need::Curl,
         Need::Faketime,
         Need::Iproute,
         Need::Libtss2,
+        Need::Mosquitto,
         Need::Node,
         Need::Openssl,
         Need::Python,
@@ -28,11 +30,19 @@ pub fn run() -> Done<ExitCode> {
         say::trouble(&error.to_string());
         Totals { passed: 0, failed: 1 }
     });
+    let factory = factory::demonstrate(factory::Scale::SMALL).map_or_else(
+        |error| {
+            say::trouble(&error.to_string());
+            Totals { passed: 0, failed: 1 }
+        },
+        |()| Totals { passed: 1, failed: 0 },
+    );
     say::heading("Totals");
     say::step(&format!("cargo test   {} passed, {} failed", tests.passed, tests.failed));
     say::step(&format!("without TPM  {} passed, {} failed", without_tpm.passed, without_tpm.failed));
     say::step(&format!("judges       {} passed, {} failed", judges.passed, judges.failed));
-    let all = [tests, without_tpm, judges];
+    say::step(&format!("factory      {} passed, {} failed", factory.passed, factory.failed));
+    let all = [tests, without_tpm, judges, factory];
     let failed: usize = all.iter().map(|totals| totals.failed).sum();
     println!("\n{} passed, {failed} failed", all.iter().map(|totals| totals.passed).sum::<usize>());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
