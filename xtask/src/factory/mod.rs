@@ -83,7 +83,7 @@ fn plan(rate: u32) -> Plan {
     let client = |id: &str, role: &str| {
         format!("[[entra.client]]\nclient_id = \"{id}\"\nsecret = \"{SECRET}\"\nroles = [{{ role = \"{role}\" }}]\n")
     };
-    Plan::on_ports(0, 0).more(&format!(
+    Plan::on_ports(0, 0).table(&format!(
         "[service_api]\noperations_per_minute = {rate}\n[[service_api.role]]\nname = \"station\"\n\
          data_actions = [\"{permissions}/read\", \"{permissions}/write\"]\n{}{}{}",
         client(STATION, "station"),
