@@ -154,6 +154,7 @@ fn a_service_that_asks_for_time_gets_it() {
     let ran = bench.run_as(STATION, &["enroll", "a.jsonl"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "1 devices: 1 created\n"), "{}", ran.stderr);
     assert!(began.elapsed().unwrap().as_secs() >= 2);
+    assert_eq!(ran.stderr, format!("dps-factory: {} answered 429, so we wait\n", bench.instance()));
 }
 
 #[test]
