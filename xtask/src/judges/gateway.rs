@@ -15,8 +15,8 @@ use crate::tpm::Tpm;
 pub const DEVICE: &str = "judged-gateway";
 /// The hub that the device is assigned to first, and the one that it is moved to. On a loopback of its own both names are its.
 pub const HUBS: [&str; 2] = ["localhost", "127.0.0.1"];
-/// Ends what hangs; nothing takes this long on a machine that still works.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Ends what hangs. A clock that was set is seen within five minutes, and nothing else takes that long.
+const PATIENCE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How the gateway proves its identity.
