@@ -274,6 +274,11 @@ impl Desk {
         self.served.subscribe()
     }
 
+    /// How many listen for another assignment now.
+    pub fn watchers(&self) -> usize {
+        self.served.receiver_count()
+    }
+
     /// Hears of each change of the status.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
@@ -329,6 +334,7 @@ impl Desk {
             "provisioned": record.is_some(),
             "generation": record.map(|record| record.generation),
             "proof": record.map(|record| &record.proof),
+            "transport": record.map(|record| &record.transport),
             "attempts": status.attempts,
             "lastError": status.last_error.as_ref().map(|(failure, at)| error_json(failure, past(wall, now, *at))),
             "nextAttempt": status.next_attempt.map(|at| rfc3339(wall.saturating_add(until(now, at)))),

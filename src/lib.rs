@@ -25,6 +25,7 @@ pub mod campaign;
 pub mod lifecycle;
 pub mod desk;
 pub mod notify;
+pub mod api;
 pub mod progress;
 pub mod agent;
 pub mod daemon;

@@ -66,7 +66,10 @@ impl Answer {
             | Refusal::Unchallenged
             | Refusal::EndorsementKey
             | Refusal::OtherKeys
-            | Refusal::Transport => Self::error(401_000, "Unauthorized"),
+            | Refusal::Transport
+            // At a hub only.
+            | Refusal::Disabled
+            | Refusal::NotYet => Self::error(401_000, "Unauthorized"),
             Refusal::Certificate(_) => Self::error(401_002, "Invalid certificate."),
             Refusal::Name => Self::error(400_000, "Invalid registration ID."),
             Refusal::Scope | Refusal::Device => Self::error(404_201, "Not found."),

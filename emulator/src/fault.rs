@@ -13,6 +13,8 @@ pub(crate) enum Stage {
     Challenge,
     Register,
     Query,
+    /// The registration status lookup.
+    Lookup,
     Hub,
     /// A call of the service API.
     ServiceApi,
@@ -30,6 +32,7 @@ impl Stage {
             "challenge" => Self::Challenge,
             "register" => Self::Register,
             "query" => Self::Query,
+            "lookup" => Self::Lookup,
             "hub" => Self::Hub,
             "service-api" => Self::ServiceApi,
             "entra" => Self::Entra,
@@ -40,13 +43,18 @@ impl Stage {
     /// Whether a fault of this kind can be played here at all.
     fn admits(self, misdeed: &Misdeed) -> bool {
         match (self, misdeed) {
-            (Self::Register | Self::Query | Self::Challenge | Self::ServiceApi | Self::Entra, Misdeed::Connack(_)) => false,
             (
-                Self::Challenge | Self::ServiceApi | Self::Entra,
+                Self::Register | Self::Query | Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra,
+                Misdeed::Connack(_),
+            ) => false,
+            (
+                Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra,
                 Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid),
             ) => false,
-            (Self::Challenge | Self::ServiceApi | Self::Entra, Misdeed::Delivery(_)) => true,
-            (Self::ServiceApi | Self::Entra, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_)),
+            (Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra, Misdeed::Delivery(_)) => true,
+            (Self::Lookup | Self::ServiceApi | Self::Entra, Misdeed::Answer(lie)) => {
+                lie.stands_alone() || matches!(lie, Lie::Big(_))
+            }
             (Self::Challenge, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Blob(_)),
             (Self::Register | Self::Query, _) | (_, Misdeed::Plain(_)) => true,
             (Self::Connect | Self::Hub, Misdeed::Connack(_)) => true,
@@ -175,7 +183,7 @@ impl Fault {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (place, what) = text.split_once(':').ok_or_else(|| format!("fault \"{text}\" has no \"WHERE: WHAT\""))?;
         let stage = Stage::parse(place.trim()).ok_or_else(|| {
-            let places = "tcp, tls, connect, subscribe, challenge, register, query, hub, service-api, entra";
+            let places = "tcp, tls, connect, subscribe, challenge, register, query, lookup, hub, service-api, entra";
             format!("fault \"{text}\": WHERE is one of {places}")
         })?;
         let (what, left) = times(what.trim());
@@ -351,6 +359,9 @@ mod tests {
             "service-api: connack 5",
             "service-api: no-hub",
             "entra: stale-rid",
+            "lookup: connack 5",
+            "lookup: stale-rid",
+            "lookup: no-hub",
         ] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }

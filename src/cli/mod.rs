@@ -1,9 +1,12 @@
 //! The command line: what was typed, which verb does it, what is printed and with which exit code it ends.
 
 mod args;
+mod connection;
+mod daemon;
+mod diag;
 mod identity;
 mod output;
-mod token;
+mod status;
 mod verbs;
 
 use std::ffi::OsString;
@@ -39,10 +42,13 @@ async fn perform(cli: &Cli) -> Result<u8, Failure> {
         Verb::Run => verbs::run(cli).await,
         Verb::Provision(options) => verbs::provision(cli, options).await,
         Verb::Adopt(options) => verbs::adopt(cli, options).await,
-        Verb::Status => verbs::status(cli),
+        Verb::Status(options) => status::status(cli, options).await,
         Verb::Identity(options) => identity::identity(cli, options).await,
-        Verb::Token(options) => token::token(cli, options).await,
+        Verb::Connection(options) => connection::connection(cli, options).await,
+        Verb::Token(options) => connection::token(cli, options).await,
+        Verb::Reprovision => daemon::reprovision(cli).await,
         Verb::Check(options) => verbs::check(cli, options).await,
+        Verb::Diag(options) => diag::diag(cli, options).await,
         Verb::Config(what) => verbs::config(cli, what),
     }
 }
@@ -52,7 +58,7 @@ async fn stopped(verb: &Verb) -> u8 {
     const SIGINT: u8 = 2;
     const SIGTERM: u8 = 15;
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let works = matches!(verb, Verb::Provision(_) | Verb::Adopt(_) | Verb::Check(_) | Verb::Identity(_) | Verb::Token(_));
+    let works = !matches!(verb, Verb::Run);
     let (Ok(mut interrupt), Ok(mut terminate), true) = (signals.0, signals.1, works) else {
         return std::future::pending().await;
     };

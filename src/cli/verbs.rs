@@ -35,12 +35,9 @@ pub async fn run(cli: &Cli) -> Ended {
     let load = || load(cli);
     let credentials = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let manager = Manager::from_environment(&environment);
-    let work = daemon::run(Setting { load: &load, root: PathBuf::from("/"), credentials, manager: &manager });
+    let setting = Setting { load: &load, root: PathBuf::from("/"), credentials, manager: &manager };
     // Whoever stops us before we are ready stops us as cleanly as later.
-    tokio::select! {
-        () = shutdown => manager.stopping(),
-        ended = work => match ended.inspect_err(|failure| manager.say(&failure.to_string()))? {},
-    }
+    daemon::run(setting, shutdown).await.inspect_err(|failure| manager.say(&failure.to_string()))?;
     tracing::info!("stopped");
     Ok(0)
 }
@@ -89,19 +86,6 @@ fn tell(cli: &Cli, record: &Record) -> Ended {
         output::print(&in_words(record))?;
     }
     Ok(0)
-}
-
-/// `status`
-pub fn status(cli: &Cli) -> Ended {
-    let config = load(cli)?;
-    let record = recorded(&config)?;
-    match (&record, cli.json) {
-        (Some(record), true) => output::print_json(&with(told(record), "provisioned", json!(true)))?,
-        (Some(record), false) => output::print(&in_words(record))?,
-        (None, true) => output::print_json(&json!({ "provisioned": false }))?,
-        (None, false) => output::print("not provisioned yet: no assignment is recorded for this device\n")?,
-    }
-    Ok(if record.is_some() { 0 } else { Blame::Network.exit_code() })
 }
 
 /// `check`
@@ -169,7 +153,7 @@ pub(super) fn load(cli: &Cli) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn source(cli: &Cli) -> Source {
+pub(super) fn source(cli: &Cli) -> Source {
     match &cli.config {
         Some(path) => Source::File(path.clone()),
         None => Source::System { root: PathBuf::from("/") },
@@ -188,16 +172,16 @@ fn transcript(path: Option<&PathBuf>) -> Result<Transcript, Failure> {
 }
 
 /// The assignment as `provision --json` prints it.
-fn told(record: &Record) -> Value {
+pub(super) fn told(record: &Record) -> Value {
     with(record.public(), "transport", json!(record.transport))
 }
 
-fn with(mut object: Value, name: &str, value: Value) -> Value {
+pub(super) fn with(mut object: Value, name: &str, value: Value) -> Value {
     object[name] = value;
     object
 }
 
-fn in_words(record: &Record) -> String {
+pub(super) fn in_words(record: &Record) -> String {
     let mut lines = vec![
         format!("registration ID  {}", record.registration_id),
         format!("assigned hub     {}", record.assigned_hub),

@@ -7,6 +7,7 @@ mod watch;
 mod work;
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,8 +15,10 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 
 use crate::agent::{Agent, Surroundings};
+use crate::api::{self, Sockets};
 use crate::blame::Blame;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -73,17 +76,46 @@ impl Setting<'_> {
     }
 }
 
-/// Runs until the future is dropped.
+/// Runs until `stop` ends.
 ///
 /// # Errors
-/// What keeps it from starting: the configuration, a key or certificate, its directories.
-pub async fn run(setting: Setting<'_>) -> Result<Infallible, Failure> {
+/// What keeps it from starting: the configuration, a key or certificate, its directories, another daemon.
+pub async fn run(setting: Setting<'_>, stop: impl Future<Output = ()>) -> Result<(), Failure> {
     let no_signals = |error| Failure::new(Blame::Storage, format!("signals cannot be received: {error}"));
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     let config = (setting.load)()?;
-    let (desk, orders) = Desk::new(Clock::with_floor(None).instant());
-    // The sockets serve from here on, and answer that the daemon starts.
-    setting.manager.ready();
+    let clock = Clock::with_floor(None);
+    let (desk, orders) = Desk::new(clock.instant());
+    let runtime = config.runtime_directory.clone();
+    // Whoever asks is answered from here on, also while the TPM is waited for.
+    let sockets = Sockets::bind(&runtime, &setting.root)?;
+    let manager = setting.manager;
+    manager.ready();
+    let (end, ended) = oneshot::channel::<()>();
+    let serving = api::serve(sockets, Arc::clone(&desk), clock, api::Limits::USUAL, &runtime, async {
+        let _ = ended.await;
+    });
+    let living = async {
+        let ended = tokio::select! {
+            () = stop => {
+                manager.stopping();
+                Ok(())
+            }
+            failed = live(setting, config, desk, orders, hangup) => failed.map(|never| match never {}),
+        };
+        drop(end);
+        ended
+    };
+    tokio::join!(living, serving).0
+}
+
+async fn live(
+    setting: Setting<'_>,
+    config: Config,
+    desk: Arc<Desk>,
+    orders: Receiver<Order>,
+    hangup: Signal,
+) -> Result<Infallible, Failure> {
     let opening = Agent::open(config, setting.surroundings(&desk), Duration::MAX);
     let agent = setting.told_meanwhile(&desk, opening).await?;
     Daemon::new(setting, desk, orders, hangup, agent).live().await

@@ -137,11 +137,12 @@ impl Gateway {
         self.runtime.join("assignment.json")
     }
 
-    /// The names in the state directory and in the runtime directory, sorted.
+    /// The names in the state directory and in the runtime directory, sorted, but for what the daemon's sockets bring.
     pub fn names(&self) -> [Vec<String>; 2] {
         [&self.state, &self.runtime].map(|directory| {
             let entries = fs::read_dir(directory).into_iter().flatten();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.retain(|name| !["admin", "client", "metrics.prom"].contains(&name.as_str()));
             names.sort();
             names
         })

@@ -6,6 +6,7 @@ mod check;
 mod daemon;
 mod gateway;
 mod identity;
+mod life;
 mod notify;
 mod power_cut;
 mod proof;

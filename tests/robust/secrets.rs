@@ -60,8 +60,12 @@ impl Canaries {
 
     fn look_into_files(&self, directory: &Path) {
         for entry in fs::read_dir(directory).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            self.look_into(&fs::read(&path).unwrap(), &path.display().to_string());
+            let (path, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
+            if kind.is_dir() {
+                self.look_into_files(&path);
+            } else if kind.is_file() {
+                self.look_into(&fs::read(&path).unwrap(), &path.display().to_string());
+            }
         }
     }
 
@@ -80,6 +84,8 @@ impl Canaries {
             &["config", "show"],
             &["config", "show", "--json"],
             &["config", "validate", "--json"],
+            &["diag"],
+            &["diag", "--json"],
         ] {
             let ran = loud(gateway, arguments, environment);
             self.look_into(ran.stdout.as_bytes(), &format!("the output of {arguments:?}"));

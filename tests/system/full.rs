@@ -60,15 +60,22 @@ fn directories_outlive_the_service_and_stay_what_they_were() {
     let machine = Machine::with_key(&emulator);
     let booted = machine.boot();
     is_assigned(&booted);
-    let look = || booted.say("stat --format '%i %n %a %U %G' /run/dps-agent /run/dps-agent/client /run/dps-agent/admin /run/dps-agent/handoff");
+    let look = || {
+        booted.say(
+            "stat --format '%i %n %a %U %G' /run/dps-agent /run/dps-agent/client /run/dps-agent/admin /run/dps-agent/handoff",
+        )
+    };
     let before = look();
     let modes: Vec<&str> = before.lines().filter_map(|line| line.split_once(' ')).map(|(_, rest)| rest).collect();
-    assert_eq!(modes, [
-        "/run/dps-agent 755 dps-agent dps-agent",
-        "/run/dps-agent/client 755 dps-agent dps-agent",
-        "/run/dps-agent/admin 750 dps-agent dps-agent",
-        "/run/dps-agent/handoff 755 dps-agent dps-agent",
-    ]);
+    assert_eq!(
+        modes,
+        [
+            "/run/dps-agent 755 dps-agent dps-agent",
+            "/run/dps-agent/client 755 dps-agent dps-agent",
+            "/run/dps-agent/admin 750 dps-agent dps-agent",
+            "/run/dps-agent/handoff 755 dps-agent dps-agent",
+        ]
+    );
     booted.say("systemctl restart dps-agent.service");
     assert_eq!(look(), before);
     booted.say("systemctl stop dps-agent.service");
@@ -79,7 +86,8 @@ fn directories_outlive_the_service_and_stay_what_they_were() {
 fn a_system_that_is_read_only_provisions_from_a_configuration_of_the_vendor() {
     let emulator = emulator("");
     let machine = Machine::with_key(&emulator);
-    machine.inside("mkdir -p /usr/lib/dps-agent/config.d; mv /etc/dps-agent/config.toml /usr/lib/dps-agent/config.d/50-vendor.toml");
+    machine
+        .inside("mkdir -p /usr/lib/dps-agent/config.d; mv /etc/dps-agent/config.toml /usr/lib/dps-agent/config.d/50-vendor.toml");
     let booted = machine.boot_with(&["--read-only", "--tmpfs=/var", "--tmpfs=/tmp"]);
     is_assigned(&booted);
     assert_eq!(booted.run("touch /etc/x").code, Some(1));
@@ -96,19 +104,22 @@ fn the_sandbox_leaves_what_is_needed_and_no_more() {
     booted.say("systemctl daemon-reload; systemctl stop dps-agent.service; systemctl start dps-agent.service");
     let within = findings(&fs::read_to_string(machine.path("found")).unwrap());
 
-    assert_eq!(kind(&within, "writable"), [
-        "/dev/full",
-        "/dev/null",
-        "/dev/ptmx",
-        "/dev/random",
-        "/dev/tty",
-        "/dev/urandom",
-        "/dev/zero",
-        "/run/dps-agent",
-        "/tmp",
-        "/var/lib/dps-agent",
-        "/var/tmp"
-    ]);
+    assert_eq!(
+        kind(&within, "writable"),
+        [
+            "/dev/full",
+            "/dev/null",
+            "/dev/ptmx",
+            "/dev/random",
+            "/dev/tty",
+            "/dev/urandom",
+            "/dev/zero",
+            "/run/dps-agent",
+            "/tmp",
+            "/var/lib/dps-agent",
+            "/var/tmp"
+        ]
+    );
     assert_eq!(kind(&within, "family"), ["1", "10", "2"]);
     assert_eq!(kind(&within, "opened"), Vec::<&str>::new());
     assert_eq!(kind(&within, "call"), ["chown", "getpid", "memfd_create", "timer_create"]);

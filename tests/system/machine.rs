@@ -194,7 +194,10 @@ impl Booted<'_> {
     pub fn run(&self, line: &str) -> Ran {
         let leader = self.leader.to_string();
         let mut command = Command::new("nsenter");
-        command.args(["--target", &leader, "--all", "/bin/sh", "-c", line]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+            .args(["--target", &leader, "--all", "/bin/sh", "-c", line])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         Ran::of(command.stdin(Stdio::null()))
     }
 

@@ -113,12 +113,10 @@ fn a_wrong_configuration_is_not_tried_again_and_a_reload_of_it_changes_nothing()
     assert_eq!((booted.state("dps-agent.service").as_str(), booted.agent("MainPID")), ("active", process));
 
     assert_eq!(booted.run("systemctl restart dps-agent.service").code, Some(1));
-    assert_eq!(["ActiveState", "Result", "ExecMainStatus", "NRestarts"].map(|name| booted.agent(name)), [
-        "failed",
-        "exit-code",
-        "78",
-        "0"
-    ]);
+    assert_eq!(
+        ["ActiveState", "Result", "ExecMainStatus", "NRestarts"].map(|name| booted.agent(name)),
+        ["failed", "exit-code", "78", "0"]
+    );
     assert!(booted.agent("StatusText").starts_with("/etc/dps-agent/config.toml:2: [dps] colour: unknown key"));
     machine.file("etc/dps-agent/config.toml", 0o644, good);
     booted.say("systemctl start dps-agent.service");

@@ -9,6 +9,8 @@ use crate::{Done, say};
 #[derive(Debug, Clone, Copy)]
 pub enum Need {
     Compiler,
+    /// A library that tells a program another time.
+    Faketime,
     Iproute,
     /// The TPM software stack as a library to build with.
     Libtss2,
@@ -29,6 +31,7 @@ impl Need {
     fn package(self) -> (&'static str, &'static str) {
         match self {
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
+            Self::Faketime => ("faketime", "lets the agent believe in another time"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-dev pkg-config", "lets the agent speak to a TPM"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
@@ -48,6 +51,7 @@ impl Need {
     fn is_met(self) -> bool {
         match self {
             Self::Compiler => on_path("cc").is_some(),
+            Self::Faketime => on_path("faketime").is_some(),
             Self::Iproute => on_path("ip").is_some(),
             Self::Libtss2 => succeeds("pkg-config", &["--exists", "tss2-sys", "tss2-esys", "tss2-mu", "tss2-tctildr"]),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),

@@ -11,6 +11,7 @@ use crate::{Done, say, workspace};
 pub fn run() -> Done<ExitCode> {
     machine::prepare(&[
         Need::Compiler,
+        Need::Faketime,
         Need::Iproute,
         Need::Libtss2,
         Need::Node,

@@ -9,6 +9,7 @@ mod websocket;
 use crate::answer::Answer;
 use crate::fault::{Delivery, Misdeed, Plain};
 use crate::mqtt::GARBAGE;
+use crate::requests::Request as Asks;
 use crate::service::{Service, Via};
 use request::Broken;
 use route::Route;
@@ -71,8 +72,11 @@ impl Connection {
         let device = device.as_deref();
         let mut answer = None;
         if std::mem::take(&mut self.fresh) {
-            self.service.say(device, format!("> connect {}", Via::Https.name()));
             let own = route.as_ref().ok().and_then(Route::device);
+            match own {
+                Some(own) => self.service.note(own, Asks::Connect(Via::Https)),
+                None => self.service.say(device, format!("> connect {}", Via::Https.name())),
+            }
             let fault = self.service.fault(own, crate::fault::Stage::Connect, fits_connect);
             answer = self.play(device, fault).await?;
         }
@@ -86,7 +90,7 @@ impl Connection {
     async fn call(&mut self, route: &Route, request: &Request) -> Result<(), Ended> {
         let device = Some(route.speaker());
         route.say(&self.service, request);
-        let fault = route.stage().and_then(|stage| self.service.fault(route.device(), stage, fits_https));
+        let fault = self.service.fault(route.device(), route.stage(), fits_https);
         let (delivery, lie) = match &fault {
             Some(Misdeed::Plain(plain)) => {
                 self.play_plain(device, *plain).await?;

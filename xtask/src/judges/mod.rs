@@ -1,6 +1,8 @@
 //! Clients that we did not write judge the emulator: Microsoft's Python and Node device SDKs must register with it unmodified, with a
-//! TPM too, and tpm2-tools must take in what it makes for a TPM; and they must be refused where the service would refuse them.
+//! TPM too, tpm2-tools must take in what it makes for a TPM, and Microsoft's Node service SDK must enroll devices; and they must be
+//! refused where the service would refuse them.
 
+mod backend;
 mod case;
 pub mod sdk;
 pub mod tpm;
@@ -21,6 +23,7 @@ pub const INSIDE: &str = "judge-inside";
 enum Case {
     Sdk(case::Case),
     Tpm(tpm::Case),
+    Backend(backend::Case),
 }
 
 /// How many cases passed and failed.
@@ -72,6 +75,7 @@ pub fn run_inside(arguments: &[String]) -> Done<ExitCode> {
     let verdict = match case {
         Case::Sdk(case) => case.judge(emulator.as_ref(), scratch.path())?,
         Case::Tpm(case) => case.judge(emulator.as_ref(), scratch.path())?,
+        Case::Backend(case) => case.judge(emulator.as_ref(), scratch.path())?,
     };
     println!("{}", verdict.as_ref().unwrap_or_else(|failure| failure));
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -80,7 +84,8 @@ pub fn run_inside(arguments: &[String]) -> Done<ExitCode> {
 impl Case {
     fn all() -> Vec<Self> {
         let sdks = case::all().into_iter().map(Self::Sdk);
-        sdks.chain(tpm::all().into_iter().map(Self::Tpm)).collect()
+        let tpms = tpm::all().into_iter().map(Self::Tpm);
+        sdks.chain(tpms).chain(backend::all().into_iter().map(Self::Backend)).collect()
     }
 
     /// Client, transport, attestation and what is special.
@@ -88,6 +93,7 @@ impl Case {
         match self {
             Self::Sdk(case) => case.columns(),
             Self::Tpm(case) => case.columns(),
+            Self::Backend(case) => case.columns(),
         }
     }
 
