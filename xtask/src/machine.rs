@@ -14,12 +14,17 @@ pub enum Need {
     Iproute,
     /// The TPM software stack as a library to build with.
     Libtss2,
+    /// Makes root file systems.
+    Mmdebstrap,
     Node,
+    /// Boots them.
+    Nspawn,
     Openssl,
     Python,
     Strace,
     /// A software TPM.
     Swtpm,
+    Systemd,
     /// Programs that talk to a TPM.
     TpmTools,
     Unshare,
@@ -34,11 +39,14 @@ impl Need {
             Self::Faketime => ("faketime", "lets the agent believe in another time"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-dev pkg-config", "lets the agent speak to a TPM"),
+            Self::Mmdebstrap => ("mmdebstrap", "makes the machine that boots with the shipped units"),
+            Self::Nspawn => ("systemd-container", "boots it"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
             Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
             Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
             Self::Strace => ("strace", "kills the agent at each write, in the tests of its record"),
             Self::Swtpm => ("swtpm swtpm-tools libtss2-tcti-swtpm0 socat", "is the TPM of each test, and its device node"),
+            Self::Systemd => ("systemd", "judges the units"),
             Self::TpmTools => (
                 "tpm2-tools libtss2-tcti-device0 libtss2-tcti-mssim0",
                 "looks into these TPMs and judges what the emulator makes for them",
@@ -54,11 +62,14 @@ impl Need {
             Self::Faketime => on_path("faketime").is_some(),
             Self::Iproute => on_path("ip").is_some(),
             Self::Libtss2 => succeeds("pkg-config", &["--exists", "tss2-sys", "tss2-esys", "tss2-mu", "tss2-tctildr"]),
+            Self::Mmdebstrap => on_path("mmdebstrap").is_some(),
+            Self::Nspawn => on_path("systemd-nspawn").is_some(),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),
             Self::Openssl => on_path("openssl").is_some(),
             Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),
             Self::Strace => on_path("strace").is_some(),
             Self::Swtpm => ["swtpm", "swtpm_setup", "socat"].into_iter().all(|program| on_path(program).is_some()),
+            Self::Systemd => on_path("systemd-analyze").is_some(),
             Self::TpmTools => on_path("tpm2_activatecredential").is_some(),
             Self::Unshare => on_path("unshare").is_some() && on_path("taskset").is_some(),
             Self::Valgrind => on_path("valgrind").is_some(),

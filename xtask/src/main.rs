@@ -15,6 +15,7 @@ mod machine;
 mod mutations;
 mod power_cut;
 mod say;
+mod system_test;
 mod test;
 mod tpm;
 mod workspace;
@@ -32,6 +33,7 @@ Usage: cargo xtask COMMAND
   judges [NAME…]           only the SDK clients and tpm2-tools; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
+  system-test [--quick]    boot machines with the shipped units, and see what becomes of them (as root)
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
                            parts: speed round-trips instructions tpm size
@@ -59,6 +61,7 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         bench::INSIDE => bench::run_inside(rest).map(|()| ExitCode::SUCCESS),
         "mutations" => mutations::run(rest),
         "power-cut" => power_cut::run(),
+        "system-test" => system_test::run(rest),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");
             Ok(if command.is_empty() { ExitCode::from(64) } else { ExitCode::SUCCESS })
