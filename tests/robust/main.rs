@@ -7,6 +7,7 @@ mod daemon;
 mod gateway;
 mod identity;
 mod life;
+mod machine;
 mod notify;
 mod power_cut;
 mod proof;

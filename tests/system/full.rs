@@ -218,3 +218,22 @@ fn a_container_that_has_mounted_the_directory_outlives_a_restart_of_the_agent() 
     is_assigned(&booted);
     booted.until("it is answered again", || booted.run(ask).stdout.contains("\"assignedHub\":\"localhost\""));
 }
+
+#[test]
+fn a_reset_makes_the_next_boot_a_first_one() {
+    let emulator = emulator("");
+    let machine = Machine::with_key(&emulator);
+    let booted = machine.boot();
+    is_assigned(&booted);
+    let asked = || emulator.transcript("gw-0001").iter().filter(|line| line.starts_with("> register")).count();
+    let before = asked();
+    assert_eq!(booted.run("dps-agent reset --yes").code, Some(75));
+    booted.say("systemctl stop dps-agent.service; dps-agent reset --yes");
+    assert_eq!(booted.say("ls /var/lib/dps-agent"), "");
+    assert_eq!(booted.run("cat /run/dps-agent/assignment.json").code, Some(1));
+    booted.power_off();
+    assert_eq!(asked(), before);
+    let booted = machine.boot();
+    is_assigned(&booted);
+    assert_eq!(asked(), before + 1);
+}
