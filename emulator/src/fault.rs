@@ -53,9 +53,11 @@ impl Stage {
             ) => false,
             (Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra, Misdeed::Delivery(_)) => true,
             (Self::Lookup | Self::ServiceApi | Self::Entra, Misdeed::Answer(lie)) => {
-                lie.stands_alone() || matches!(lie, Lie::Big(_))
+                lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Dated(_))
             }
-            (Self::Challenge, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Blob(_)),
+            (Self::Challenge, Misdeed::Answer(lie)) => {
+                lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Dated(_) | Lie::Blob(_))
+            }
             (Self::Register | Self::Query, _) | (_, Misdeed::Plain(_)) => true,
             (Self::Connect | Self::Hub, Misdeed::Connack(_)) => true,
             (Self::Connect, Misdeed::Answer(answer)) => answer.stands_alone(),
@@ -125,10 +127,19 @@ impl Delivery {
 /// Faults of content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lie {
-    Status { status: u16, code: Option<u32>, retry_after: Option<String> },
-    Body { status: u16, text: String },
+    Status {
+        status: u16,
+        code: Option<u32>,
+        retry_after: Option<String>,
+    },
+    Body {
+        status: u16,
+        text: String,
+    },
     Html(u16),
     Redirect(String),
+    /// The true answer, on HTTPS with a `Date` so many seconds later than it is.
+    Dated(i64),
     Big(usize),
     LostOperation,
     AssigningForever,
@@ -158,6 +169,7 @@ impl Lie {
         match self {
             Self::Status { .. } | Self::Body { .. } | Self::Html(_) | Self::Redirect(_) => true,
             Self::Big(_)
+            | Self::Dated(_)
             | Self::LostOperation
             | Self::AssigningForever
             | Self::UnknownStatus(_)
@@ -246,6 +258,7 @@ fn misdeed(what: &str) -> Option<Misdeed> {
         }
         "html" => lie(Lie::Html(http_status(rest)?)),
         "redirect" => lie(Lie::Redirect(rest.to_owned())),
+        "dated" => lie(Lie::Dated(rest.parse().ok()?)),
         "big" => lie(Lie::Big(rest.parse().ok()?)),
         "lost-operation" => bare(Misdeed::Answer(Lie::LostOperation)),
         "assigning-forever" => bare(Misdeed::Answer(Lie::AssigningForever)),

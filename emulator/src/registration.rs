@@ -316,6 +316,7 @@ pub(crate) fn lie_alone(lie: &Lie) -> Option<Answer> {
         Lie::Html(status) => Some(Answer::html(*status)),
         Lie::Redirect(url) => Some(Answer { headers: vec![("Location", url.clone())], ..Answer::raw(307, Vec::new()) }),
         Lie::Big(_)
+        | Lie::Dated(_)
         | Lie::LostOperation
         | Lie::AssigningForever
         | Lie::UnknownStatus(_)
@@ -339,6 +340,9 @@ pub(crate) fn padded(mut answer: Answer, lie: Option<&Lie>) -> Answer {
     if let Some(Lie::Big(size)) = lie {
         answer.body.resize(*size.max(&answer.body.len()), b' ');
     }
+    if let Some(Lie::Dated(later)) = lie {
+        answer.dated = *later;
+    }
     answer
 }
 
@@ -360,6 +364,7 @@ fn distort(result: &mut Value, lie: &Lie) {
         | Lie::Html(_)
         | Lie::Redirect(_)
         | Lie::Big(_)
+        | Lie::Dated(_)
         | Lie::LostOperation
         | Lie::AssigningForever
         | Lie::Blob(_) => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::message::{Answer, LARGEST_HEAD, Parsed, Request, parse};
 use super::seats::Seat;
@@ -18,6 +18,8 @@ const SLOWEST: Duration = Duration::from_secs(10);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// And no more of it than this, in bytes.
 const LONGEST_GOODBYE: usize = 4 * 1024 * 1024;
+/// How often a client that has said all is looked at while it waits.
+const LOOK: Duration = Duration::from_secs(5);
 /// What is read at once, in bytes.
 const READ: usize = 2 * 1024;
 
@@ -114,22 +116,22 @@ impl Wire {
 
     /// Ends when the client has gone, which is more than that it has nothing more to say.
     async fn hung_up(&mut self) {
-        loop {
-            let is_gone = match self.stream.readable().await {
-                Ok(()) if self.buffer.len() > LARGEST_HEAD => break,
-                Ok(()) => match self.stream.try_read_buf(&mut self.buffer) {
-                    Ok(0) if self.is_write_closed().await => true,
-                    Ok(0) => break,
-                    Ok(_) => false,
-                    Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-                },
-                Err(_) => true,
-            };
-            if is_gone {
+        while self.stream.readable().await.is_ok() {
+            if self.buffer.len() <= LARGEST_HEAD {
+                self.buffer.reserve(READ);
+                match self.stream.try_read_buf(&mut self.buffer) {
+                    Ok(0) => {}
+                    Ok(_) => continue,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    Err(_) => return,
+                }
+            }
+            // It says nothing more, or more than we take now. That it goes away then, nobody tells us.
+            if self.is_write_closed().await {
                 return;
             }
+            sleep(LOOK).await;
         }
-        std::future::pending().await
     }
 
     async fn is_write_closed(&self) -> bool {

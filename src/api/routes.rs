@@ -20,7 +20,7 @@ use super::{Limits, metrics};
 use crate::blame::Blame;
 use crate::clock::Clock;
 use crate::connection;
-use crate::desk::{Counts, Desk, Given, NotTaken, Order, Served, Trouble};
+use crate::desk::{Desk, Given, NotTaken, Order, Served, Trouble};
 use crate::failure::Failure;
 
 /// The longest that `wait` can be, in seconds.
@@ -233,9 +233,7 @@ impl Service {
             Reported::Unreachable => Trouble::Unreachable,
         };
         tracing::info!("{peer} reports that the hub is {}", if trouble == Trouble::Refused { "refusing" } else { "unreachable" });
-        let taken = self.order(Order::Report { generation, trouble })?;
-        Counts::add(&self.desk.counts.reports);
-        Ok(taken)
+        self.order(Order::Report { generation, trouble })
     }
 
     fn reprovision(&self, request: &Request, peer: Peer) -> Result<Answer, Answer> {

@@ -1,4 +1,4 @@
-//! The two sockets in the file system: who may use them is said by their modes, and containers mount their directories.
+//! The sockets in the file system: who may use them is said by their modes, and containers mount their directories.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -6,16 +6,16 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
-use rustix::process::umask;
-
 use crate::blame::Blame;
 use crate::failure::Failure;
 use crate::files::{self, FileError, Lock};
+use crate::handoff::credentials;
 
 /// The group whose members may use the client socket, where the machine has it.
 pub const GROUP: &str = "dps-clients";
 const NAME: &str = "api.sock";
+/// What a socket is called until it is in its place.
+const FRESH: &str = "api.new";
 
 /// The path of the client socket under a runtime directory.
 pub fn client_socket(runtime: &Path) -> PathBuf {
@@ -27,30 +27,47 @@ pub fn admin_socket(runtime: &Path) -> PathBuf {
     runtime.join("admin").join(NAME)
 }
 
-/// Both sockets, bound. While they live no other agent has this runtime directory; they are removed with it, their directories stay,
+/// The socket of systemd's credentials under a runtime directory.
+fn credential_socket(runtime: &Path) -> PathBuf {
+    runtime.join(credentials::SOCKET)
+}
+
+/// The sockets, bound. While they live no other agent has this runtime directory; they are removed with it, their directories stay,
 /// since a container may have mounted them.
 #[derive(Debug)]
 pub struct Sockets {
     pub(super) client: tokio::net::UnixListener,
     pub(super) admin: tokio::net::UnixListener,
-    paths: [PathBuf; 2],
+    credential: Option<tokio::net::UnixListener>,
+    paths: [PathBuf; 3],
     _alone: Lock,
 }
 
 impl Sockets {
-    /// Binds both under the runtime directory, whose directories are made if need be; a socket that a killed agent has left is
+    /// Binds them under the runtime directory, whose directories are made if need be; a socket that a killed agent has left is
     /// replaced. `root` is `/` outside tests: where the groups of the machine are looked up. To be called within the runtime.
     ///
     /// # Errors
     /// Another agent has this runtime directory, it cannot be written, or something that is no socket has its name.
     pub fn bind(runtime: &Path, root: &Path) -> Result<Self, Failure> {
-        let paths = [client_socket(runtime), admin_socket(runtime)];
-        let [client, admin] = paths.each_ref().map(|path| path.parent().unwrap_or(runtime));
+        let paths = [client_socket(runtime), admin_socket(runtime), credential_socket(runtime)];
+        let [client, admin, _] = paths.each_ref().map(|path| path.parent().unwrap_or(runtime));
         files::make_directory(runtime, 0o755)?;
         directory(client, 0o755)?;
         directory(admin, 0o750)?;
         let alone = files::try_lock(admin)?.ok_or_else(|| another(runtime))?;
-        Ok(Self { client: bind(&paths[0], 0o660, group(root))?, admin: bind(&paths[1], 0o600, None)?, paths, _alone: alone })
+        Ok(Self {
+            client: bind(&paths[0], admin, 0o660, group(root))?,
+            admin: bind(&paths[1], admin, 0o600, None)?,
+            credential: Some(bind(&paths[2], admin, 0o600, None)?),
+            paths,
+            _alone: alone,
+        })
+    }
+
+    /// Where systemd asks for credentials. Whoever takes it answers there.
+    pub fn take_credential(&mut self) -> Option<tokio::net::UnixListener> {
+        self.credential.take()
     }
 }
 
@@ -67,8 +84,7 @@ fn directory(path: &Path, mode: u32) -> Result<(), Failure> {
     let is_new = !path.exists();
     files::make_directory(path, mode)?;
     if is_new {
-        let set = fs::set_permissions(path, Permissions::from_mode(mode));
-        set.map_err(|source| FileError::Failed { action: "set the mode of", path: path.to_owned(), source })?;
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set the mode of", path))?;
     }
     Ok(())
 }
@@ -78,33 +94,27 @@ fn another(runtime: &Path) -> Failure {
     Failure::new(Blame::Busy, what)
 }
 
-/// A socket that nobody sees before it has its mode and group, and that takes the place of a dead one in one step.
-fn bind(path: &Path, mode: u32, group: Option<u32>) -> Result<tokio::net::UnixListener, Failure> {
-    let fresh = path.with_extension("new");
-    let failed = |action, source| FileError::Failed { action, path: path.to_owned(), source };
+/// A socket that nobody else can reach before it has its mode and group, since it is made in the admins' directory, and that takes
+/// the place of a dead one in one step.
+fn bind(path: &Path, admin: &Path, mode: u32, group: Option<u32>) -> Result<tokio::net::UnixListener, Failure> {
     if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
         let what = format!("{} is no socket, and has the name of one of ours: remove it", path.display());
         return Err(Failure::new(Blame::Unwritable, what));
     }
+    let fresh = admin.join(FRESH);
     let _ = fs::remove_file(&fresh);
-    let listener = bind_closed(&fresh).map_err(|source| FileError::Unwritable { path: fresh.clone(), source })?;
+    let listener = UnixListener::bind(&fresh).map_err(|source| FileError::Unwritable { path: fresh.clone(), source })?;
     if let Some(group) = group {
         give_to(&fresh, group);
     }
-    fs::set_permissions(&fresh, Permissions::from_mode(mode)).map_err(|source| failed("set the mode of", source))?;
-    fs::rename(&fresh, path).map_err(|source| failed("replace", source))?;
-    listener
-        .set_nonblocking(true)
-        .and_then(|()| tokio::net::UnixListener::from_std(listener))
-        .map_err(|source| failed("listen at", source).into())
+    fs::set_permissions(&fresh, Permissions::from_mode(mode)).map_err(failed("set the mode of", &fresh))?;
+    fs::rename(&fresh, path).map_err(failed("replace", path))?;
+    let listening = listener.set_nonblocking(true).and_then(|()| tokio::net::UnixListener::from_std(listener));
+    Ok(listening.map_err(failed("listen at", path))?)
 }
 
-/// Nobody but us can connect to it yet.
-fn bind_closed(path: &Path) -> io::Result<UnixListener> {
-    let before = umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    bound
+fn failed<'p>(action: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> FileError + 'p {
+    move |source| FileError::Failed { action, path: path.to_owned(), source }
 }
 
 fn give_to(path: &Path, group: u32) {

@@ -12,14 +12,19 @@ mod verbs;
 
 use std::ffi::OsString;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::blame::Blame;
 use crate::failure::Failure;
 use crate::tpm;
 use args::{Cli, Verb};
+
+/// The definition of the command line, from which man pages and completions are made.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// Does what the command line asks for and returns the exit code (see [`Blame`]).
 pub async fn run(arguments: Vec<OsString>) -> u8 {

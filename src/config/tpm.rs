@@ -123,6 +123,12 @@ fn parse_handle(text: &str) -> Option<u32> {
     u32::from_str_radix(digits, 16).ok().filter(|handle| hexadecimal && PERSISTENT.contains(handle))
 }
 
+/// Whether `tcti` could have come from a configuration.
+#[cfg(feature = "tpm")]
+pub fn is_way_to_tpm(tcti: &str) -> bool {
+    wrong_tcti(tcti).is_none()
+}
+
 /// What is wrong with a `tcti`, and what to write.
 fn wrong_tcti(text: &str) -> Option<String> {
     let (name, rest) = text.split_once(':').unwrap_or((text, ""));

@@ -2,6 +2,7 @@
 //!
 //! One task is at work at a time. Whoever asks is answered from the [`Desk`] meanwhile.
 
+mod hand;
 mod keep;
 mod watch;
 mod work;
@@ -88,9 +89,10 @@ pub async fn run(setting: Setting<'_>, stop: impl Future<Output = ()>) -> Result
     let (desk, orders) = Desk::new(clock.instant());
     let runtime = config.runtime_directory.clone();
     // Whoever asks is answered from here on, also while the TPM is waited for.
-    let sockets = Sockets::bind(&runtime, &setting.root)?;
+    let mut sockets = Sockets::bind(&runtime, &setting.root)?;
     let manager = setting.manager;
     manager.ready();
+    let handing = hand::over(Arc::clone(&desk), sockets.take_credential());
     let (end, ended) = oneshot::channel::<()>();
     let serving = api::serve(sockets, Arc::clone(&desk), clock, api::Limits::USUAL, &runtime, async {
         let _ = ended.await;
@@ -106,7 +108,10 @@ pub async fn run(setting: Setting<'_>, stop: impl Future<Output = ()>) -> Result
         drop(end);
         ended
     };
-    tokio::join!(living, serving).0
+    tokio::select! {
+        (ended, ()) = async { tokio::join!(living, serving) } => ended,
+        never = handing => match never {},
+    }
 }
 
 async fn live(

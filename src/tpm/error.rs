@@ -19,6 +19,11 @@ pub enum TpmError {
         "tcti \"{0}\" names no way to a TPM; write device:/dev/tpmrm0, tabrmd:bus_type=system, or for a simulator swtpm:host=…,port=…"
     )]
     UnknownTcti(String),
+    /// libtss2 is not installed, too old or damaged.
+    #[error(
+        "the TPM library cannot be loaded ({0}); install tpm2-tss 2.4.6 or newer (Debian: libtss2-esys-3.0.2-0 and libtss2-tctildr0), or use another method"
+    )]
+    NotLoaded(String),
     /// The library behind `tcti` is not installed.
     #[error("the library for tcti \"{tcti}\" is not installed: install {package}")]
     NoLibrary {
@@ -148,7 +153,9 @@ impl TpmError {
     /// Whom to blame.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::NotBuilt | Self::UnknownTcti(_) | Self::NoLibrary { .. } | Self::NoHandle => Blame::Configuration,
+            Self::NotBuilt | Self::UnknownTcti(_) | Self::NotLoaded(_) | Self::NoLibrary { .. } | Self::NoHandle => {
+                Blame::Configuration
+            }
             Self::Forbidden { .. }
             | Self::AuthMissing { .. }
             | Self::AuthWrong { .. }
@@ -208,9 +215,14 @@ mod tests {
         let device = "/dev/tpmrm0".to_owned();
         let forbidden = |group: &str| E::Forbidden { device: device.clone(), group: group.to_owned() };
         let (owner, text) = ("owner", String::new);
-        let table: [(TpmError, Blame, &str); 31] = [
+        let table: [(TpmError, Blame, &str); 32] = [
             (E::NotBuilt, Blame::Configuration, "was built without TPM support; install one that was built with"),
             (E::UnknownTcti("x".to_owned()), Blame::Configuration, "tcti \"x\" names no way to a TPM; write device:/dev/tpmrm0"),
+            (
+                E::NotLoaded("l.so: no such file".to_owned()),
+                Blame::Configuration,
+                "cannot be loaded (l.so: no such file); install tpm2-tss 2.4.6 or newer (Debian: libtss2-esys-3.0.2-0 and libtss2-tctildr0)",
+            ),
             (E::NoLibrary { tcti: text(), package: "p".to_owned() }, Blame::Configuration, "is not installed: install p"),
             (E::NoHandle, Blame::Configuration, "identity_handle is \"none\"; set it"),
             (

@@ -14,7 +14,7 @@ use tss_esapi::structures::{
     Auth, CapabilityData, Data, Digest, EncryptedSecret, IdObject, MaxBuffer, Nonce, Private, Public, SymmetricDefinition,
     SymmetricDefinitionObject,
 };
-use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
+use tss_esapi::tcti_ldr::{DeviceConfig, TctiInfo, TctiNameConf};
 use tss_esapi::traits::{Marshall, UnMarshall};
 use tss_esapi::utils::TpmsContext;
 use tss_esapi::{Context, Error};
@@ -86,12 +86,15 @@ const NO_SESSIONS: Sessions = (None, None, None);
 impl Esys {
     /// Opens the TPM that `tcti` names.
     pub(super) fn open(tcti: &str) -> Result<Self, Fault> {
-        // A device needs none of the regular expressions behind the other names.
-        let name = match tcti.strip_prefix("device:") {
-            Some(path) => TctiNameConf::Device(DeviceConfig::from_str(path)?),
-            None => TctiNameConf::from_str(tcti).map_err(|_| Fault::UNKNOWN_TCTI)?,
-        };
+        // The wrapper reads all other names with regular expressions. `libtss2.c` takes the device's prefix off again.
+        let name = TctiNameConf::Device(DeviceConfig::from_str(tcti)?);
         Ok(Self { context: Context::new(name)? })
+    }
+
+    /// Why libtss2 could not be loaded, after [`Fault::NOT_LOADED`] on this thread: the words of the system's loader.
+    pub(super) fn why_not_loaded() -> String {
+        let info = TctiInfo::get_info(TctiNameConf::Device(DeviceConfig::default()));
+        info.map(|info| info.description().to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     /// What is at a persistent handle; `None` if nothing is. One TPM2_ReadPublic.

@@ -28,8 +28,8 @@ impl Fault {
     pub(super) const UNUSABLE: Self = Self(0xff01_0000);
     /// What was given to be sent does not fit into any command.
     pub(super) const UNFIT: Self = Self(0xff03_0000);
-    /// The wrapper does not know such a TCTI.
-    pub(super) const UNKNOWN_TCTI: Self = Self(0xff02_0000);
+    /// There is no libtss2 here that can be used (`libtss2.c`).
+    pub(super) const NOT_LOADED: Self = Self(0x00f0_0001);
     /// The answer contradicts itself (ESAPI's own code for it).
     pub(super) const MALFORMED: Self = Self(ESAPI << 16 | 17);
 

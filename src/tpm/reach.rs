@@ -6,10 +6,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::TpmError;
+use super::esys::Esys;
 use super::fault::Fault;
+use crate::config;
 
-/// Says that a device node is not there before libtss2 complains of it on stderr.
+/// Lets only known ways pass (libtss2 knows one that runs a program), and says that a device node is not there.
 pub(super) fn look(tcti: &str) -> Result<(), TpmError> {
+    if !config::is_way_to_tpm(tcti) {
+        return Err(TpmError::UnknownTcti(tcti.to_owned()));
+    }
     match device(tcti).map(fs::metadata) {
         Some(Err(error)) if error.kind() == ErrorKind::NotFound => Err(TpmError::Absent(tcti.to_owned())),
         _ => Ok(()),
@@ -20,10 +25,13 @@ pub(super) fn look(tcti: &str) -> Result<(), TpmError> {
 pub(super) fn explain(tcti: &str, fault: Fault) -> TpmError {
     /// Not implemented, not supported.
     const NO_LIBRARY: [u32; 2] = [2, 21];
-    if fault == Fault::UNKNOWN_TCTI {
-        return TpmError::UnknownTcti(tcti.to_owned());
+    /// Bad value.
+    const UNKNOWN: u32 = 11;
+    if fault == Fault::NOT_LOADED {
+        return TpmError::NotLoaded(Esys::why_not_loaded());
     }
     match fault.tcti() {
+        Some(UNKNOWN) => TpmError::UnknownTcti(tcti.to_owned()),
         Some(number) if NO_LIBRARY.contains(&number) => {
             let name = tcti.split(':').next().unwrap_or_default();
             TpmError::NoLibrary { tcti: tcti.to_owned(), package: format!("libtss2-tcti-{name}0") }
@@ -104,6 +112,12 @@ mod tests {
             let package = "libtss2-tcti-tabrmd0".to_owned();
             assert_eq!(error, TpmError::NoLibrary { tcti: "tabrmd:bus_type=system".to_owned(), package });
         }
+    }
+
+    #[test]
+    fn what_libtss2_does_not_understand_is_an_unknown_way() {
+        let tcti = "tabrmd:bus_type=none";
+        assert_eq!(explain(tcti, Fault::new(0x000a_000b)), TpmError::UnknownTcti(tcti.to_owned()));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use dps_agent::failure::Failure;
 use dps_agent::record::Record;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::client::Client;
+
 /// The group whose members may use the client socket, on the machines of these tests.
 pub const GROUP: u32 = 4711;
 
@@ -88,6 +90,8 @@ impl Machine {
             });
         });
         outcome.recv().unwrap()?;
+        // Whoever has been answered once knows that all is in its place.
+        assert_eq!(Client::to(&self.admin()).get("/v1/status").status, 200);
         Ok(Agent { desk, orders: Mutex::new(orders), stop: Some(stop), thread: Some(thread) })
     }
 

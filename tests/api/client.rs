@@ -4,12 +4,21 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 /// Long for a machine that is busy; what is tested for takes far less.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Until what is asked for is the case.
+pub fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// A connection.
 pub struct Client {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dps_agent::api::{Limits, Rate, Room};
 
 use crate::agent::Machine;
-use crate::client::{Client, post};
+use crate::client::{Client, post, until};
 
 #[test]
 fn a_thousand_who_ask_nothing_do_not_keep_the_next_one_out() {
@@ -45,9 +45,7 @@ fn where_all_wait_for_an_answer_the_next_one_is_told_so() {
     for client in &mut waiting {
         client.send("GET /v1/assignment?after=3&wait=3600 HTTP/1.1\r\n\r\n");
     }
-    while agent.desk.watchers() < before + 4 {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    until("all four wait", || agent.desk.watchers() == before + 4);
     let refused = Client::to(&machine.client()).get("/v1/status");
     let full = "each connection that this user, or all together, may have is waiting for an answer; try again later";
     assert_eq!((refused.refusal(), refused.field("Retry-After")), ((503, full.to_owned()), Some("1")));

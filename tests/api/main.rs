@@ -7,5 +7,6 @@ mod agent;
 mod answers;
 mod client;
 mod crowd;
+mod documentation;
 mod poll;
 mod verbs;

@@ -3,16 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::agent::Machine;
-use crate::client::{Client, PATIENCE};
-
-/// Until what is asked for is the case.
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < end, "never: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+use crate::client::{Client, until};
 
 /// Sends a request that will wait, and waits until the agent has it.
 fn ask(machine: &Machine, agent: &crate::agent::Agent, target: &str) -> Client {
@@ -77,6 +68,10 @@ fn who_goes_away_while_waiting_gives_up_the_seat() {
     let with_one = waiting(&agent);
     drop(gone);
     until("the wait is over", || waiting(&agent) < with_one);
+    let mut gone = ask(&machine, &agent, "/v1/assignment?after=3&wait=3600");
+    gone.no_more();
+    drop(gone);
+    until("the wait of who had said all is over", || waiting(&agent) < with_one);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod bad_input;
 mod check;
 mod daemon;
+mod evidence;
 mod gateway;
 mod identity;
 mod life;

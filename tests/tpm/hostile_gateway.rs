@@ -112,7 +112,7 @@ impl Gateway {
     /// The same, behind a command that runs another.
     pub fn under(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args(arguments).arg("--config").arg(self.path("config.toml"));
-        command.env_clear().env("PATH", "/usr/bin:/bin").env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).current_dir("/");
+        command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).current_dir("/");
         command
     }
 

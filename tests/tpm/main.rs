@@ -12,6 +12,7 @@ mod hostile_middle;
 mod hostile_objects;
 mod hostile_presence;
 mod hostile_take_over;
+mod loader;
 mod power_cut;
 mod power_cut_files;
 mod power_cut_scene;

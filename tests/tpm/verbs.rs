@@ -51,7 +51,7 @@ impl Gateway {
     fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dps-agent"));
         command.args(arguments).arg("--config").arg(self.directory.join("config.toml"));
-        let output = command.env_clear().env("TSS2_LOG", "all+NONE").stdin(Stdio::null()).output().unwrap();
+        let output = command.env_clear().stdin(Stdio::null()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 

@@ -51,7 +51,11 @@ pub fn run() -> Done {
     Ok(())
 }
 
-fn show(programs: &Programs, directory: &Path) -> Done {
+/// Registers the four gateways.
+///
+/// # Errors
+/// If one does not, or its message does not arrive.
+pub fn show(programs: &Programs, directory: &Path) -> Done {
     say::heading("Starting the emulated Device Provisioning Service and IoT Hub");
     let authority = Authority::new(&directory.join("gateway-ca"))?;
     let gateways = gateways(&authority)?;
@@ -126,7 +130,8 @@ fn arrived(device: &str, credential: &str, emulator: &Emulator) -> Done {
 }
 
 /// A gateway whose keys are in a TPM of its own.
-struct TpmGateway<'a> {
+#[derive(Debug)]
+pub struct TpmGateway<'a> {
     name: &'static str,
     agent: &'a Path,
     tpm: Tpm,
@@ -134,7 +139,11 @@ struct TpmGateway<'a> {
 }
 
 impl<'a> TpmGateway<'a> {
-    fn new(name: &'static str, programs: &'a Programs, directory: &Path) -> Done<Self> {
+    /// Its TPM is new and on.
+    ///
+    /// # Errors
+    /// If the TPM does not start.
+    pub fn new(name: &'static str, programs: &'a Programs, directory: &Path) -> Done<Self> {
         let home = directory.join(name);
         let gateway = Self { name, agent: &programs.agent, tpm: Tpm::start(&home.join("tpm"))?, home };
         gateway.configure("")?;
@@ -142,12 +151,22 @@ impl<'a> TpmGateway<'a> {
     }
 
     /// What an operator enrolls it by, as the agent tells it.
-    fn endorsement_key(&self) -> Done<String> {
-        let identity = answer(self.agent, &["identity", "--json"], &self.config())?;
-        Ok(identity["tpm"]["endorsementKey"].as_str().ok_or("no endorsement key")?.to_owned())
+    ///
+    /// # Errors
+    /// If the agent does not tell.
+    pub fn identity(&self) -> Done<Value> {
+        answer(self.agent, &["identity", "--json"], &self.config())
     }
 
-    fn register(&self, emulator: &Emulator) -> Done {
+    fn endorsement_key(&self) -> Done<String> {
+        Ok(self.identity()?["tpm"]["endorsementKey"].as_str().ok_or("no endorsement key")?.to_owned())
+    }
+
+    /// Registers it, and sends a message to its hub.
+    ///
+    /// # Errors
+    /// If that does not go as it should.
+    pub fn register(&self, emulator: &Emulator) -> Done {
         say::heading(&format!("Gateway {}: TPM, over HTTPS", self.name));
         let (mqtt, https) = (emulator.mqtt_port, emulator.https_port);
         let roots = emulator.roots();
@@ -182,7 +201,7 @@ impl<'a> TpmGateway<'a> {
 /// Runs the agent once and reads what it prints.
 fn answer(agent: &Path, arguments: &[&str], config: &Path) -> Done<Value> {
     let mut command = Command::new(agent);
-    command.args(arguments).arg("--config").arg(config).env("NO_PROXY", "localhost").env("TSS2_LOG", "all+NONE");
+    command.args(arguments).arg("--config").arg(config).env("NO_PROXY", "localhost");
     let output = command.output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {

@@ -8,19 +8,28 @@ use crate::{Done, say};
 /// Something that must be on this machine.
 #[derive(Debug, Clone, Copy)]
 pub enum Need {
+    /// Makes programs for 64-bit ARM.
+    Aarch64Compiler,
+    /// Makes programs for 32-bit ARM with hard float.
+    Armv7Compiler,
     Compiler,
+    /// Asks the agent's sockets as the manual does.
+    Curl,
     /// A library that tells a program another time.
     Faketime,
     Iproute,
-    /// The TPM software stack as a library to build with.
+    /// The TPM software stack, which the agent loads.
     Libtss2,
     /// Makes root file systems.
     Mmdebstrap,
+    Mosquitto,
     Node,
     /// Boots them.
     Nspawn,
     Openssl,
     Python,
+    /// Runs programs for ARM.
+    Qemu,
     Strace,
     /// A software TPM.
     Swtpm,
@@ -33,17 +42,22 @@ pub enum Need {
 
 impl Need {
     /// Debian's package, and what we need it for.
-    fn package(self) -> (&'static str, &'static str) {
+    pub fn package(self) -> (&'static str, &'static str) {
         match self {
+            Self::Aarch64Compiler => ("gcc-aarch64-linux-gnu libc6-dev-arm64-cross", "links the agent for 64-bit ARM"),
+            Self::Armv7Compiler => ("gcc-arm-linux-gnueabihf libc6-dev-armhf-cross", "links the agent for 32-bit ARM"),
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
+            Self::Curl => ("curl", "asks the agent's sockets as its manual does"),
             Self::Faketime => ("faketime", "lets the agent believe in another time"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
-            Self::Libtss2 => ("libtss2-dev pkg-config", "lets the agent speak to a TPM"),
+            Self::Libtss2 => ("libtss2-esys-3.0.2-0 libtss2-tctildr0", "lets the agent speak to a TPM"),
             Self::Mmdebstrap => ("mmdebstrap", "makes the machine that boots with the shipped units"),
+            Self::Mosquitto => ("mosquitto mosquitto-clients", "is a bridge to the hub, with what the agent hands over"),
             Self::Nspawn => ("systemd-container", "boots it"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
             Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
             Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
+            Self::Qemu => ("qemu-user-static", "runs what was built for ARM"),
             Self::Strace => ("strace", "kills the agent at each write, in the tests of its record"),
             Self::Swtpm => ("swtpm swtpm-tools libtss2-tcti-swtpm0 socat", "is the TPM of each test, and its device node"),
             Self::Systemd => ("systemd", "judges the units"),
@@ -58,15 +72,20 @@ impl Need {
 
     fn is_met(self) -> bool {
         match self {
+            Self::Aarch64Compiler => on_path("aarch64-linux-gnu-gcc").is_some(),
+            Self::Armv7Compiler => on_path("arm-linux-gnueabihf-gcc").is_some(),
             Self::Compiler => on_path("cc").is_some(),
+            Self::Curl => on_path("curl").is_some(),
             Self::Faketime => on_path("faketime").is_some(),
             Self::Iproute => on_path("ip").is_some(),
-            Self::Libtss2 => succeeds("pkg-config", &["--exists", "tss2-sys", "tss2-esys", "tss2-mu", "tss2-tctildr"]),
+            Self::Libtss2 => ["libtss2-esys.so.0", "libtss2-tctildr.so.0"].into_iter().all(is_loadable),
             Self::Mmdebstrap => on_path("mmdebstrap").is_some(),
+            Self::Mosquitto => ["mosquitto", "mosquitto_pub"].into_iter().all(|program| on_path(program).is_some()),
             Self::Nspawn => on_path("systemd-nspawn").is_some(),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),
             Self::Openssl => on_path("openssl").is_some(),
             Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),
+            Self::Qemu => on_path("qemu-aarch64-static").is_some(),
             Self::Strace => on_path("strace").is_some(),
             Self::Swtpm => ["swtpm", "swtpm_setup", "socat"].into_iter().all(|program| on_path(program).is_some()),
             Self::Systemd => on_path("systemd-analyze").is_some(),
@@ -144,6 +163,12 @@ pub fn is_root() -> bool {
 pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
+}
+
+/// Whether the system's loader knows this library.
+fn is_loadable(soname: &str) -> bool {
+    let known = on_path("ldconfig").and_then(|ldconfig| Command::new(ldconfig).arg("-p").output().ok());
+    known.is_some_and(|known| String::from_utf8_lossy(&known.stdout).contains(soname))
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {

@@ -26,7 +26,7 @@ struct Mutation {
 /// If a mutation cannot be made, or something else than a cell fails.
 pub fn run(words: &[String]) -> Done<ExitCode> {
     let wanted = |mutation: &&Mutation| words.is_empty() || words.iter().any(|word| mutation.name.contains(word.as_str()));
-    machine::prepare(&[Need::Compiler, Need::Libtss2])?;
+    machine::prepare(&[Need::Compiler])?;
     let chosen: Vec<&Mutation> = MUTATIONS.iter().filter(wanted).collect();
     let matrix = matrix()?;
     let copy = Copy::new(&matrix)?;

@@ -5,15 +5,17 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::judges::{self, Totals};
 use crate::machine::{self, Need};
-use crate::{Done, say, system_test, workspace};
+use crate::{Done, factory, say, system_test, workspace};
 
-/// Runs `cargo test`, the agent's own tests without TPM support, and the judges, and adds up what passed and failed.
+/// Runs `cargo test`, the agent's own tests without TPM support, the judges and a small factory, and adds up what passed and failed.
 pub fn run() -> Done<ExitCode> {
     machine::prepare(&[
         Need::Compiler,
+        Need::Curl,
         Need::Faketime,
         Need::Iproute,
         Need::Libtss2,
+        Need::Mosquitto,
         Need::Node,
         Need::Openssl,
         Need::Python,
@@ -27,12 +29,15 @@ pub fn run() -> Done<ExitCode> {
     let without_tpm = cargo_test(&["--package", "dps-agent", "--lib", "--no-default-features"])?;
     let systemd = or_failed(system_test::quick());
     let judges = or_failed(judges::judge(&[]));
+    let factory = factory::demonstrate(factory::Scale::SMALL).map(|()| Totals { passed: 1, failed: 0 });
+    let factory = or_failed(factory);
     say::heading("Totals");
     say::step(&format!("cargo test   {} passed, {} failed", tests.passed, tests.failed));
     say::step(&format!("without TPM  {} passed, {} failed", without_tpm.passed, without_tpm.failed));
     say::step(&format!("on systemd   {} passed, {} failed", systemd.passed, systemd.failed));
     say::step(&format!("judges       {} passed, {} failed", judges.passed, judges.failed));
-    let all = [tests, without_tpm, systemd, judges];
+    say::step(&format!("factory      {} passed, {} failed", factory.passed, factory.failed));
+    let all = [tests, without_tpm, systemd, judges, factory];
     let failed: usize = all.iter().map(|totals| totals.failed).sum();
     println!("\n{} passed, {failed} failed", all.iter().map(|totals| totals.passed).sum::<usize>());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

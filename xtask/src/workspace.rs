@@ -9,7 +9,7 @@ use crate::{Done, say};
 #[derive(Debug, Clone)]
 pub struct Programs {
     pub agent: PathBuf,
-    /// The agent of those who have no TPM and no libtss2; the same as `agent` in the development profile.
+    /// The agent of those who have no TPM; the same as `agent` in the development profile.
     pub without_tpm: PathBuf,
     pub emulator: PathBuf,
 }

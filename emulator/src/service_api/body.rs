@@ -121,6 +121,12 @@ pub(super) struct Wanted {
 }
 
 impl Body {
+    /// Reads one; the error is for the client. A list would do for serde, where a member has its place.
+    pub(super) fn read(body: Value) -> Result<Self, String> {
+        let body = Some(body).filter(Value::is_object).ok_or("The body is no JSON object.")?;
+        serde_json::from_value(body).map_err(|error| format!("The body is no enrollment: {error}"))
+    }
+
     /// The ID that it names, of this kind.
     pub(super) fn id(&self, kind: Kind) -> Option<&str> {
         match kind {

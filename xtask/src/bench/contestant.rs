@@ -1,4 +1,4 @@
-//! Who is measured: the agent and the two SDK clients, each as a command that registers one device.
+//! Who is measured: the agent and the two SDK clients, each as a command that registers one device, and the agent's mere start.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,6 +17,8 @@ pub const DEVICE: &str = "bench-gateway";
 #[derive(Debug, Clone)]
 pub enum Contestant {
     Agent(PathBuf),
+    /// The agent that says its version: what every verb costs, whatever it does.
+    Start(PathBuf),
     Sdk(Sdk),
 }
 
@@ -38,8 +40,17 @@ impl Contestant {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Agent(_) => "dps-agent",
+            Self::Start(_) => "dps-agent --version",
             Self::Sdk(Sdk::Python) => "Python SDK",
             Self::Sdk(Sdk::Node) => "Node SDK",
+        }
+    }
+
+    /// Whether this is what it says when it is done.
+    pub fn is_answer(&self, said: &str) -> bool {
+        match self {
+            Self::Start(_) => said.starts_with("dps-agent "),
+            Self::Agent(_) | Self::Sdk(_) => said.contains("\"assignedHub\"") && said.ends_with('}'),
         }
     }
 
@@ -67,6 +78,11 @@ impl Contestant {
                 let file = config.write(&Credential::SymmetricKey(task.key.to_owned()), &home)?;
                 let mut command = Command::new(agent);
                 command.args(["provision", "--json", "--timeout", "60s", "--config"]).arg(file);
+                command
+            }
+            Self::Start(agent) => {
+                let mut command = Command::new(agent);
+                command.arg("--version");
                 command
             }
             Self::Sdk(sdk) => {

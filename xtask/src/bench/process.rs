@@ -1,4 +1,4 @@
-//! Measures one process: time until it prints its JSON, processor time, peak memory.
+//! Measures one process: time until it prints its answer, processor time, peak memory.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use crate::Done;
 /// What one run cost.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
-    /// From before fork to the line with the JSON.
+    /// From before fork to the last line of the answer.
     pub answer: Duration,
     /// User and system time until its end.
     pub processor: Duration,
@@ -27,15 +27,15 @@ pub fn pin(cpu: usize) -> Done {
     Ok(nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)?)
 }
 
-/// Runs `command`, which must print a JSON object with an `assignedHub`.
+/// Runs `command`, which must print an answer.
 ///
 /// # Errors
 /// If it does not.
-pub fn run(command: &mut Command) -> Done<Cost> {
+pub fn run(command: &mut Command, is_answer: impl Fn(&str) -> bool) -> Done<Cost> {
     let before = children()?;
     let began = Instant::now();
     let mut child = command.stdout(Stdio::piped()).spawn()?;
-    let printed = assignment(child.stdout.take());
+    let printed = answer_of(child.stdout.take(), is_answer);
     let answer = began.elapsed();
     child.wait()?;
     printed?;
@@ -47,20 +47,21 @@ pub fn run(command: &mut Command) -> Done<Cost> {
 /// The kernel forgets `VmHWM` with the process, so strace holds the process at its very end until the figure is read.
 ///
 /// # Errors
-/// If it does not print its assignment, or cannot be traced.
-pub fn peak_memory(command: &Command) -> Done<u64> {
+/// If it does not print an answer, or cannot be traced.
+pub fn peak_memory(command: &Command, is_answer: impl Fn(&str) -> bool) -> Done<u64> {
     let mut held = Command::new("strace");
     held.args(["-f", "-qqq", "-o", "/dev/null", "-e", "trace=exit_group", "-e", "inject=exit_group:delay_enter=300000"]);
     held.arg(command.get_program()).args(command.get_args());
     held.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut strace = held.stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let reader = strace.stdout.take().map(|output| std::thread::spawn(move || assignment(Some(output))));
+    let reader = strace.stdout.take().map(|output| std::thread::spawn(move || std::io::read_to_string(output)));
     let mut peak = 0;
     while strace.try_wait()?.is_none() {
         peak = only_child(strace.id()).and_then(|pid| high_water(&pid)).unwrap_or(0).max(peak);
         std::thread::sleep(Duration::from_millis(5));
     }
-    reader.ok_or("strace has no stdout")?.join().map_err(|_| "the reader panicked")??;
+    let said = reader.ok_or("strace has no stdout")?.join().map_err(|_| "the reader panicked")??;
+    answer_of(Some(said.as_bytes()), is_answer)?;
     Ok(peak)
 }
 
@@ -75,15 +76,15 @@ fn high_water(pid: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-fn assignment(output: Option<impl std::io::Read>) -> Done {
+fn answer_of(output: Option<impl std::io::Read>, is_answer: impl Fn(&str) -> bool) -> Done {
     let mut said = String::new();
     for line in output.map(BufReader::new).into_iter().flat_map(BufRead::lines) {
         said += &line?;
-        if said.contains("\"assignedHub\"") && said.ends_with('}') {
+        if is_answer(&said) {
             return Ok(());
         }
     }
-    Err(format!("no assignment, but: {said}").into())
+    Err(format!("no answer, but: {said}").into())
 }
 
 fn children() -> Done<Duration> {

@@ -60,7 +60,7 @@ fn count(contestant: &Contestant, transport: &str, version: &str, programs: &Pro
     let relay = Relay::start(port, upstream, Arc::new(assigned))?;
     let roots = emulator.roots();
     let task = Task { transport, key: &key, roots: &roots, directory: &directory };
-    process::run(&mut contestant.command(&task)?)
+    process::run(&mut contestant.command(&task)?, |said| contestant.is_answer(said))
         .map_err(|error| format!("{} over {transport} with TLS {version}: {error}", contestant.name()))?;
     let queries = emulator.transcript(DEVICE)?.iter().filter(|line| line.starts_with("> query")).count();
     if queries == 1 { Ok(relay.trips()) } else { Err(format!("{} polled {queries} times, not once", contestant.name()).into()) }

@@ -23,11 +23,12 @@ pub fn measure(programs: &Programs, pairs: usize, directory: &Path) -> Done<Tabl
     process::pin(0)?;
     let roots = emulator.roots();
     let task = Task { transport: "mqtt", key: &key, roots: &roots, directory };
-    let contestants = Contestant::all(&programs.agent);
+    let contestants = [&Contestant::all(&programs.agent)[..], &[Contestant::Start(programs.agent.clone())]].concat();
     let costs = by_turns(&contestants, pairs, &task)?;
     let mut rows = Vec::new();
     for (contestant, costs) in contestants.iter().zip(costs) {
-        let memory = (0..3).map(|_| process::peak_memory(&contestant.command(&task)?)).collect::<Done<Vec<_>>>()?;
+        let peak = |_| process::peak_memory(&contestant.command(&task)?, |said| contestant.is_answer(said));
+        let memory = (0..3).map(peak).collect::<Done<Vec<_>>>()?;
         rows.push(row(contestant, &costs, &memory));
     }
     rows.push(["limit for dps-agent", "≤ 30 ms", "", "≤ 15 ms", "≤ 6 MiB"].map(str::to_owned).to_vec());
@@ -47,7 +48,8 @@ fn by_turns(contestants: &[Contestant], pairs: usize, task: &Task<'_>) -> Done<V
     say::heading(&format!("{pairs} rounds of {} registrations", contestants.len()));
     for round in 0..=pairs {
         for (contestant, costs) in contestants.iter().zip(&mut costs) {
-            let cost = process::run(&mut contestant.command(task)?).map_err(|error| format!("{}: {error}", contestant.name()))?;
+            let cost = process::run(&mut contestant.command(task)?, |said| contestant.is_answer(said));
+            let cost = cost.map_err(|error| format!("{}: {error}", contestant.name()))?;
             // The first round only warms the caches.
             if round > 0 {
                 costs.push(cost);

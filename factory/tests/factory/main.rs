@@ -1,0 +1,9 @@
+//! The program itself, run as a factory runs it, against the emulator: which judges every token, right and record by itself.
+
+mod bench;
+mod enroll;
+mod gateway;
+mod killed;
+mod records;
+mod rights;
+mod sign_in;

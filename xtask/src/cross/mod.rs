@@ -1,0 +1,146 @@
+//! `cargo xtask cross`: the agent for ARM, built without a container and run under qemu against an emulator of this machine.
+
+pub mod closure;
+pub mod toolchain;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::machine::{self, Need};
+use crate::workspace::{self, Profile, Programs, Scratch};
+use crate::{Done, demo, say};
+
+/// What the agent is built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arm {
+    /// 64 bits.
+    Aarch64,
+    /// 32 bits, hard float.
+    Armv7,
+}
+
+/// `cargo xtask cross [aarch64|armv7] [--build-only]`.
+///
+/// # Errors
+/// If it does not build, is too large, or does not register over each transport and with a TPM.
+pub fn run(arguments: &[String]) -> Done {
+    let (mut arm, mut is_run) = (Arm::Aarch64, true);
+    for argument in arguments {
+        match argument.as_str() {
+            "aarch64" => arm = Arm::Aarch64,
+            "armv7" => arm = Arm::Armv7,
+            "--build-only" => is_run = false,
+            other => return Err(format!("cross knows no {other:?}; see cargo xtask help").into()),
+        }
+    }
+    machine::prepare(&[Need::Compiler, arm.compiler(), Need::Qemu, Need::Openssl, Need::Swtpm, Need::TpmTools])?;
+    let root = toolchain::foreign(arm)?;
+    let agent = toolchain::build(arm, &[])?;
+    let without_tpm = toolchain::build(arm, &["--no-default-features"])?;
+    sizes(arm, &root, &agent, &without_tpm)?;
+    if is_run { register(arm, &root, &agent) } else { Ok(()) }
+}
+
+/// The demo, with the foreign agent in it.
+fn register(arm: Arm, root: &Path, agent: &Path) -> Done {
+    let emulator = workspace::binary("dps-emulator", Profile::Dev)?;
+    say::heading(&format!("Running the agent for {} in {}", arm.triple(), arm.qemu()));
+    let scratch = Scratch::new("cross")?;
+    let agent = wrapped(arm, root, agent, scratch.path())?;
+    demo::show(&Programs { without_tpm: agent.clone(), agent, emulator }, scratch.path())?;
+    say::heading("Registered over MQTT, MQTT on WebSocket and HTTPS, with a key, with certificates and with a TPM");
+    Ok(())
+}
+
+/// A program of this machine that runs the foreign one.
+fn wrapped(arm: Arm, root: &Path, agent: &Path, directory: &Path) -> Done<PathBuf> {
+    let script = directory.join("dps-agent");
+    let text = format!("#!/bin/sh\nexec {} -L '{}' '{}' \"$@\"\n", arm.qemu(), root.display(), agent.display());
+    write_program(&script, &text)?;
+    Ok(script)
+}
+
+fn write_program(file: &Path, text: &str) -> Done {
+    std::fs::write(file, text)?;
+    Ok(std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755))?)
+}
+
+fn sizes(arm: Arm, root: &Path, agent: &Path, without_tpm: &Path) -> Done {
+    say::heading(&format!("Stripped release binaries for {}", arm.triple()));
+    let mut rows = Vec::new();
+    for (name, program, limit) in [("with TPM support", agent, 4_194_304), ("without", without_tpm, 3_145_728)] {
+        let bytes = std::fs::metadata(program)?.len();
+        let needed = closure::of(&closure::needed(program)?, root)?;
+        rows.push(vec![name.to_owned(), bytes.to_string(), limit.to_string(), closure::words(&needed)]);
+        if bytes > limit {
+            return Err(format!("{} has {bytes} bytes, and {limit} are the limit", program.display()).into());
+        }
+    }
+    say::table(&["dps-agent", "bytes", "limit", "shared libraries at its start, bytes"], &rows);
+    let loaded = closure::of(&closure::LOADED_FOR_A_TPM.map(str::to_owned), root)?;
+    say::step(&format!("loaded where a TPM is used: {}", closure::words(&loaded)));
+    Ok(())
+}
+
+impl Arm {
+    /// Rust's name.
+    pub fn triple(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "aarch64-unknown-linux-gnu",
+            Self::Armv7 => "armv7-unknown-linux-gnueabihf",
+        }
+    }
+
+    /// Debian's name of the architecture.
+    pub fn debian(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "arm64",
+            Self::Armv7 => "armhf",
+        }
+    }
+
+    /// GNU's name.
+    pub fn gnu(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "aarch64-linux-gnu",
+            Self::Armv7 => "arm-linux-gnueabihf",
+        }
+    }
+
+    fn qemu(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "qemu-aarch64-static",
+            Self::Armv7 => "qemu-arm-static",
+        }
+    }
+
+    /// What links for it.
+    pub fn compiler(self) -> Need {
+        match self {
+            Self::Aarch64 => Need::Aarch64Compiler,
+            Self::Armv7 => Need::Armv7Compiler,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The image for users of `cross` is made of what this command installs.
+    #[test]
+    fn the_dockerfile_installs_the_packages_of_this_command() {
+        let read = |name: &str| std::fs::read_to_string(workspace::root().join(name)).unwrap();
+        let config = read("cross.toml");
+        let dockerfile = read("packaging/cross/Dockerfile");
+        for arm in [Arm::Aarch64, Arm::Armv7] {
+            assert!(config.contains(&format!("[target.{}.dockerfile]\nfile = \"packaging/cross/Dockerfile\"\n", arm.triple())));
+            let arguments = format!("build-args = {{ DEBIAN = \"{}\", GNU = \"{}\" }}", arm.debian(), arm.gnu());
+            assert!(config.contains(&arguments), "{arguments}");
+            let (_, installed) = dockerfile.split_once("--no-install-recommends ").unwrap();
+            let installed = installed.lines().next().unwrap().replace("$GNU", arm.gnu()).replace("$DEBIAN", arm.debian());
+            let needed = [Need::Compiler, arm.compiler(), Need::Qemu].map(|need| need.package().0).join(" ");
+            assert_eq!(installed.trim_end_matches([' ', '\\', ';']), needed);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `cargo xtask deb`: Debian's package of the agent, of what is in the checkout: binary, units, man pages, completions, documents.
+
+mod sbom;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cross::{Arm, closure, toolchain};
+use crate::machine::{self, Need};
+use crate::workspace::{self, Profile, Scratch};
+use crate::{Done, say};
+
+/// What goes where: files with this ending in this directory of the checkout. A name that ends in `/` is a directory.
+const PLACES: [(&str, &str, &str); 16] = [
+    ("systemd", ".service", "usr/lib/systemd/system/"),
+    ("systemd", ".path", "usr/lib/systemd/system/"),
+    ("systemd", ".target", "usr/lib/systemd/system/"),
+    ("systemd", ".preset", "usr/lib/systemd/system-preset/"),
+    ("systemd", ".catalog", "usr/lib/systemd/catalog/"),
+    ("systemd", ".sysusers", "usr/lib/sysusers.d/dps-agent.conf"),
+    ("systemd", ".tmpfiles", "usr/lib/tmpfiles.d/dps-agent.conf"),
+    ("systemd/254", ".conf", "usr/share/doc/dps-agent/examples/systemd-254/"),
+    ("systemd/examples", "", "usr/share/doc/dps-agent/examples/systemd/"),
+    ("config", ".toml", "usr/share/doc/dps-agent/examples/"),
+    ("config/examples", ".toml", "usr/share/doc/dps-agent/examples/"),
+    ("docs", ".md", "usr/share/doc/dps-agent/"),
+    (".", "README.md", "usr/share/doc/dps-agent/"),
+    (".", "CHANGELOG.md", "usr/share/doc/dps-agent/"),
+    (".", "LICENSE-MIT", "usr/share/doc/dps-agent/"),
+    ("packaging/deb", "copyright", "usr/share/doc/dps-agent/"),
+];
+
+/// Where the pages that are made of the command line go.
+const PAGES: [(&str, &str); 4] = [
+    (".1", "usr/share/man/man1/"),
+    (".bash", "usr/share/bash-completion/completions/dps-agent"),
+    (".fish", "usr/share/fish/vendor_completions.d/"),
+    ("_dps-agent", "usr/share/zsh/vendor-completions/"),
+];
+
+/// What is not in the package is not needed by who has no TPM.
+const RECOMMENDED: &str = "ca-certificates, libtss2-esys-3.0.2-0, libtss2-tctildr0";
+
+/// An architecture as Debian calls it, and what builds for it.
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    This,
+    Arm(Arm),
+}
+
+/// `cargo xtask deb [amd64|arm64|armhf]`.
+///
+/// # Errors
+/// If the agent does not build or a file is missing.
+pub fn run(arguments: &[String]) -> Done {
+    let target = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] | ["amd64"] => Target::This,
+        ["arm64"] => Target::Arm(Arm::Aarch64),
+        ["armhf"] => Target::Arm(Arm::Armv7),
+        _ => return Err("deb wants amd64, arm64 or armhf".into()),
+    };
+    let agent = target.build()?;
+    let scratch = Scratch::new("deb")?;
+    let (pages, tree) = (scratch.path().join("pages"), scratch.path().join("tree"));
+    make_pages(&pages)?;
+    fill(&tree, &agent, &pages)?;
+    install(&sbom::write(&pages.join("dps-agent.cdx.json"), target.triple())?, &tree, "usr/share/doc/dps-agent/")?;
+    control(&tree, target, &agent)?;
+    let package = pack(&tree, target)?;
+    say::heading(&format!("{} bytes: {}", std::fs::metadata(&package)?.len(), package.display()));
+    Ok(())
+}
+
+fn make_pages(directory: &Path) -> Done {
+    say::heading("Making man pages and completions");
+    let mut pages = workspace::cargo();
+    pages.args(["run", "--quiet", "--package", "dps-pages", "--"]).arg(directory);
+    if pages.status()?.success() { Ok(()) } else { Err("the pages were not made".into()) }
+}
+
+fn fill(tree: &Path, agent: &Path, pages: &Path) -> Done {
+    install(agent, tree, "usr/bin/dps-agent")?;
+    for (directory, ending, place) in PLACES {
+        for file in files(&workspace::root().join(directory), ending) {
+            install(&file, tree, place)?;
+        }
+    }
+    for (ending, place) in PAGES {
+        for file in files(pages, ending) {
+            install(&file, tree, place)?;
+        }
+    }
+    let mut gzip = Command::new("gzip");
+    gzip.args(["-9n", "--recursive"]).arg(tree.join("usr/share/man"));
+    if gzip.status()?.success() { Ok(()) } else { Err("gzip does not compress the man pages".into()) }
+}
+
+/// What is not there yet is left out: the package is of what the checkout has.
+fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    entries.filter(|file| file.is_file() && file.to_string_lossy().ends_with(ending)).collect()
+}
+
+fn install(file: &Path, tree: &Path, place: &str) -> Done {
+    let name = if place.ends_with('/') { file.file_name().unwrap_or_default() } else { "".as_ref() };
+    let to = if name.is_empty() { tree.join(place) } else { tree.join(place).join(name) };
+    std::fs::create_dir_all(to.parent().unwrap_or(tree))?;
+    std::fs::copy(file, &to).map_err(|error| format!("{}: {error}", file.display()))?;
+    let mode = if place.starts_with("usr/bin") || place.starts_with("DEBIAN/p") { 0o755 } else { 0o644 };
+    Ok(std::fs::set_permissions(to, std::fs::Permissions::from_mode(mode))?)
+}
+
+fn control(tree: &Path, target: Target, agent: &Path) -> Done {
+    for script in ["postinst", "prerm"] {
+        install(&workspace::root().join("packaging/deb").join(script), tree, &format!("DEBIAN/{script}"))?;
+    }
+    let text = format!(
+        "Package: dps-agent\nVersion: {}\nArchitecture: {}\nMaintainer: the authors of dps-agent <dps-agent@localhost>\n\
+         Section: net\nPriority: optional\nInstalled-Size: {}\nDepends: libc6 (>= {}), libgcc-s1\nRecommends: {RECOMMENDED}\n\
+         Description: Azure IoT Hub Device Provisioning Service agent for gateways\n \
+         Registers an embedded Linux gateway by symmetric key, X.509 certificate or TPM 2.0,\n \
+         and hands its hub connection to the programs on it.\n",
+        env!("CARGO_PKG_VERSION"),
+        target.debian(),
+        installed_size(tree)?,
+        closure::glibc(agent)?
+    );
+    Ok(std::fs::write(tree.join("DEBIAN/control"), text)?)
+}
+
+/// In KiB, each file rounded up.
+fn installed_size(directory: &Path) -> Done<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        sum += if entry.file_type()?.is_dir() { installed_size(&entry.path())? } else { entry.metadata()?.len().div_ceil(1024) };
+    }
+    Ok(sum)
+}
+
+fn pack(tree: &Path, target: Target) -> Done<PathBuf> {
+    let directory = workspace::root().join("target/deb");
+    std::fs::create_dir_all(&directory)?;
+    let package = directory.join(format!("dps-agent_{}_{}.deb", env!("CARGO_PKG_VERSION"), target.debian()));
+    let mut dpkg = Command::new("dpkg-deb");
+    dpkg.args(["--root-owner-group", "-Zxz", "--build"]).arg(tree).arg(&package);
+    if dpkg.status()?.success() { Ok(package) } else { Err("dpkg-deb does not make the package".into()) }
+}
+
+impl Target {
+    fn build(self) -> Done<PathBuf> {
+        match self {
+            Self::This => {
+                machine::prepare(&[Need::Compiler])?;
+                workspace::binary("dps-agent", Profile::Release)
+            }
+            Self::Arm(arm) => {
+                machine::prepare(&[Need::Compiler, arm.compiler()])?;
+                toolchain::foreign(arm)?;
+                toolchain::build(arm, &[])
+            }
+        }
+    }
+
+    fn debian(self) -> &'static str {
+        match self {
+            Self::This => "amd64",
+            Self::Arm(arm) => arm.debian(),
+        }
+    }
+
+    fn triple(self) -> &'static str {
+        match self {
+            Self::This => "x86_64-unknown-linux-gnu",
+            Self::Arm(arm) => arm.triple(),
+        }
+    }
+}
