@@ -40,6 +40,12 @@ impl Plan {
         self
     }
 
+    /// Adds tables as they are.
+    pub fn table(mut self, text: &str) -> Self {
+        let _infallible = writeln!(self.devices, "{text}");
+        self
+    }
+
     /// Enrolls one device by its TPM's endorsement key, a TPM2B_PUBLIC as base64 text.
     pub fn tpm(mut self, registration_id: &str, endorsement_key: &str, settings: &str) -> Self {
         let _infallible = writeln!(

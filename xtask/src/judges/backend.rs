@@ -100,7 +100,7 @@ impl Case {
         };
         let certificate = &credentials.application.certificate;
         let key = &credentials.policy_key;
-        Plan::on_ports(8883, 443).more(&format!(
+        Plan::on_ports(8883, 443).table(&format!(
             "[[service_api.policy]]\nname = \"judge\"\nprimary_key = {key:?}\n{rights}\n\
              [entra]\nmanaged_identity = \"{}\"\n\
              [[entra.client]]\nclient_id = {CLIENT:?}\nsecret = {SECRET:?}\ncertificate_file = {certificate:?}\nmanaged = true\n\
