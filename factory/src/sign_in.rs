@@ -158,12 +158,12 @@ impl SignIn {
         let scopes = [scope.as_str()];
         let token = credential.get_token(&scopes, None);
         if source != Source::ManagedIdentity || self.source != Source::Auto {
-            return token.await.map(|_| Tried::Works(credential.clone())).map_err(|error| one_line(&error));
+            return token.await.map(|_| Tried::Works(credential.clone())).map_err(|error| http::chain(&error));
         }
         // A machine without an identity is nobody's mistake.
         Ok(match tokio::time::timeout(PATIENCE, token).await {
             Ok(Ok(_)) => Tried::Works(credential.clone()),
-            Ok(Err(error)) => Tried::NotHere(one_line(&error)),
+            Ok(Err(error)) => Tried::NotHere(http::chain(&error)),
             Err(_) => Tried::NotHere(format!("the metadata service gives no token within {} s", PATIENCE.as_secs())),
         })
     }
@@ -243,10 +243,11 @@ impl SignIn {
 
     /// App Service may offer its endpoint over TLS, a virtual machine never does.
     fn metadata(&self, elsewhere: Option<Url>) -> Result<Transport, String> {
-        if environment::var("IDENTITY_ENDPOINT").is_some_and(|endpoint| endpoint.starts_with("https:")) {
+        let app_service = environment::var("IDENTITY_ENDPOINT");
+        if app_service.as_ref().is_some_and(|endpoint| endpoint.starts_with("https:")) {
             return Ok(self.transport.clone());
         }
-        http::metadata(elsewhere).map_err(|failure| failure.message)
+        http::metadata(elsewhere.filter(|_| app_service.is_none())).map_err(|failure| failure.message)
     }
 
     fn azure_cli(&self) -> Made {
@@ -273,12 +274,6 @@ async fn answers(place: &str) -> bool {
     let address = Url::parse(place).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)));
     let Some((host, port)) = address else { return false };
     matches!(tokio::time::timeout(PROBE, tokio::net::TcpStream::connect((host, port))).await, Ok(Ok(_)))
-}
-
-/// An error of `azure_identity` without the lines that point to its own guide.
-fn one_line(error: &azure_core::Error) -> String {
-    let text = http::chain(error);
-    text.lines().filter(|line| !line.starts_with("To troubleshoot")).collect::<Vec<_>>().join(" ")
 }
 
 fn is_on_path(program: &str) -> bool {

@@ -147,7 +147,7 @@ impl Bench {
     /// Every enrollment as the service shows it, by registration ID, keys included.
     pub fn enrolled(&self) -> BTreeMap<String, Value> {
         let ran = self.run_as(OWNER, &["enrollment", "list", "--output", "jsonl"]);
-        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         let records = ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         records.map(|record| (record["registrationId"].as_str().unwrap().to_owned(), record)).collect()
     }
