@@ -44,9 +44,12 @@ impl Clock {
 
     /// Time since the machine was started, sleep included: it never jumps, and never goes back.
     pub fn uptime() -> Duration {
-        let time = clock_gettime(ClockId::Boottime);
-        let (seconds, nanoseconds) = (u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0));
-        Duration::new(seconds, nanoseconds)
+        since_start(ClockId::Boottime)
+    }
+
+    /// The same without sleep: the time that systemd goes by.
+    pub fn monotonic() -> Duration {
+        since_start(ClockId::Monotonic)
     }
 
     /// Monotonic time, for waits and deadlines.
@@ -82,6 +85,12 @@ impl TimeProvider for Clock {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(Duration::from_secs(self.now())))
     }
+}
+
+fn since_start(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0));
+    Duration::new(seconds, nanoseconds)
 }
 
 const fn parse(digits: &str) -> u64 {

@@ -82,11 +82,34 @@ pub async fn make(
     clock: Clock,
     life: Duration,
 ) -> Result<Connection, Failure> {
+    until(config, attestation, record, Until::Life(clock, life)).await
+}
+
+/// As [`make`], with a token that ends at a given time: the same as one that was made before, if key and names are the same.
+pub(crate) async fn again(
+    config: &Config,
+    attestation: &Attestation,
+    record: &Record,
+    expires_at: u64,
+) -> Result<Connection, Failure> {
+    until(config, attestation, record, Until::Time(expires_at)).await
+}
+
+/// How long a token is to be good.
+#[derive(Clone, Copy)]
+enum Until {
+    /// So long from now on.
+    Life(Clock, Duration),
+    /// Until this second since 1970.
+    Time(u64),
+}
+
+async fn until(config: &Config, attestation: &Attestation, record: &Record, until: Until) -> Result<Connection, Failure> {
     let (hub, device_id) = names(record)?;
     Ok(Connection {
         generation: record.generation,
         user_name: proof::user_name(&hub, &device_id),
-        proof: means(config, attestation, record, clock, life).await?,
+        proof: means(config, attestation, record, until).await?,
         gateway_host: config.hub.gateway.as_ref().map(|gateway| gateway.host.clone()),
         port: config.hub.mqtt_port,
         web_socket_port: config.hub.https_port,
@@ -96,18 +119,12 @@ pub async fn make(
     })
 }
 
-async fn means(
-    config: &Config,
-    attestation: &Attestation,
-    record: &Record,
-    clock: Clock,
-    life: Duration,
-) -> Result<Means, Failure> {
+async fn means(config: &Config, attestation: &Attestation, record: &Record, until: Until) -> Result<Means, Failure> {
     if let Profile::X509 { chain, key, .. } = &config.attestation {
         return Ok(Means::Certificate { chain: chain.clone(), key: key.clone() });
     }
-    let (token, expires_at) = token(attestation, record, clock, life).await?;
-    Ok(Means::Token { token, expires_at })
+    let expires_at = until.seconds()?;
+    Ok(Means::Token { token: signed(attestation, record, expires_at).await?, expires_at })
 }
 
 /// A token for the hub, made now, and when it ends in seconds since 1970. It lives for `life`, 24 hours at most.
@@ -120,10 +137,23 @@ pub async fn token(
     clock: Clock,
     life: Duration,
 ) -> Result<(Secret<String>, u64), Failure> {
+    let expires_at = Until::Life(clock, life).seconds()?;
+    Ok((signed(attestation, record, expires_at).await?, expires_at))
+}
+
+async fn signed(attestation: &Attestation, record: &Record, expires_at: u64) -> Result<Secret<String>, Failure> {
     let (hub, device_id) = names(record)?;
-    let expires_at = believed(clock)?.saturating_add(life.min(LONGEST_LIFE).as_secs());
     let token = attestation.token(&Audience::device(&hub, &device_id), &key(record), expires_at).await?;
-    Ok((token.ok_or_else(|| Failure::new(Blame::Usage, CERTIFICATE))?, expires_at))
+    token.ok_or_else(|| Failure::new(Blame::Usage, CERTIFICATE))
+}
+
+impl Until {
+    fn seconds(self) -> Result<u64, Failure> {
+        match self {
+            Self::Life(clock, life) => Ok(believed(clock)?.saturating_add(life.min(LONGEST_LIFE).as_secs())),
+            Self::Time(expires_at) => Ok(expires_at),
+        }
+    }
 }
 
 /// What to tell who asks for the token of a device that has a certificate.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FlockOperation, OFlags, access, flock};
@@ -24,6 +24,14 @@ pub enum FileError {
     /// What is there is no directory.
     #[error("{0} is not a directory: remove it, or name another one in the configuration")]
     NotADirectory(PathBuf),
+    /// The file cannot be given to the group.
+    #[error("cannot give {path} to its group: {source}")]
+    NotAMember {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Reading or writing failed half way. The old content is still there.
     #[error("cannot {action} {path}: {source}{}", hint(.source))]
     Failed {
@@ -40,7 +48,7 @@ impl FileError {
     /// Whom to blame.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Unwritable { .. } | Self::NotADirectory(_) => Blame::Unwritable,
+            Self::Unwritable { .. } | Self::NotADirectory(_) | Self::NotAMember { .. } => Blame::Unwritable,
             // Another user's directory, not a broken disk.
             Self::Failed { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Blame::Unwritable,
             Self::Failed { .. } => Blame::Storage,
@@ -94,8 +102,13 @@ pub fn try_lock(directory: &Path) -> Result<Option<Lock>, FileError> {
 
 /// Replaces the file as a whole: a new file beside it, fsync, rename, fsync of the directory.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    replace_for(None, path, content, mode)
+}
+
+/// As [`replace`], and the file belongs to this group (its number), of which this process must be a member.
+pub fn replace_for(group: Option<u32>, path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
     let fresh = beside(path, "new");
-    let placed = write(&fresh, content, mode).and_then(|()| fs::rename(&fresh, path).map_err(failed("replace", path)));
+    let placed = write(&fresh, content, mode, group).and_then(|()| fs::rename(&fresh, path).map_err(failed("replace", path)));
     if placed.is_err() {
         // On a full disk half a file would take the room of the next try.
         let _ = fs::remove_file(&fresh);
@@ -115,9 +128,12 @@ pub fn tidy(path: &Path) {
     let _ = fs::remove_file(path.with_file_name(PROBE));
 }
 
-fn write(fresh: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+fn write(fresh: &Path, content: &[u8], mode: u32, group: Option<u32>) -> Result<(), FileError> {
     let unwritable = |source| FileError::Unwritable { path: fresh.to_owned(), source };
     let mut file = fresh_file(fresh, mode).map_err(unwritable)?;
+    if group.is_some() {
+        fchown(&file, None, group).map_err(|source| FileError::NotAMember { path: fresh.to_owned(), source })?;
+    }
     // A file left by a killed predecessor, and the umask, have other ideas of the mode.
     file.set_permissions(Permissions::from_mode(mode)).map_err(unwritable)?;
     file.write_all(content).map_err(failed("write", fresh))?;
@@ -128,6 +144,18 @@ fn write(fresh: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
 fn fresh_file(path: &Path, mode: u32) -> io::Result<File> {
     let no_links = OFlags::NOFOLLOW.bits() as i32;
     OpenOptions::new().write(true).create(true).truncate(true).mode(mode).custom_flags(no_links).open(path)
+}
+
+/// The name of the file beside which this one lies half written or set aside, or else the name itself.
+pub fn whole(name: &str) -> &str {
+    let aside = || name.rsplit_once(".damaged-").map(|(whole, _)| whole);
+    name.strip_suffix(".new").or_else(aside).unwrap_or(name)
+}
+
+/// Removes a file, for good.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    fs::remove_file(path).map_err(failed("remove", path))?;
+    sync_parent(path)
 }
 
 /// Moves a file that cannot be used out of the way, to the first free of a few names, and tells which.

@@ -5,6 +5,7 @@
 
 pub mod id;
 pub mod blame;
+pub mod event;
 pub mod secret;
 pub mod clock;
 pub mod files;
@@ -23,8 +24,13 @@ pub mod connection;
 pub mod campaign;
 pub mod lifecycle;
 pub mod desk;
+pub mod handoff;
+pub mod api;
+pub mod notify;
 pub mod progress;
 pub mod agent;
 pub mod daemon;
 pub mod check;
+pub mod reset;
+pub mod migrate;
 pub mod cli;

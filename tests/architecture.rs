@@ -14,9 +14,12 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["cli/output.rs"]),
+    ("tracing_journald", &["cli/output.rs"]),
     ("sha1", &["identity/certificate.rs"]),
     ("x509_cert", &["identity/certificate.rs", "record.rs", "tls.rs"]),
     ("rustix", &["clock.rs", "files.rs", "main.rs"]),
+    ("minijinja", &["handoff/render.rs"]),
+    ("nix", &["handoff/place.rs"]),
     ("openssl_probe", &["connection/roots.rs"]),
     ("hmac", &["attestation/symmetric_key.rs", "identity.rs", "identity/"]),
 ];

@@ -15,6 +15,8 @@ pub(crate) struct Answer {
     pub(crate) content_type: &'static str,
     /// The error code, for the header `x-ms-error-code`.
     pub(crate) code: Option<u32>,
+    /// How much later than now its `Date` is, in seconds, on HTTPS.
+    pub(crate) dated: i64,
     /// Further headers, on HTTPS.
     pub(crate) headers: Vec<(&'static str, String)>,
 }
@@ -28,7 +30,7 @@ impl Answer {
     /// An answer with these bytes, said to be JSON.
     pub(crate) fn raw(status: u16, body: Vec<u8>) -> Self {
         let content_type = "application/json; charset=utf-8";
-        Self { status, retry_after: None, body, content_type, code: None, headers: Vec::new() }
+        Self { status, retry_after: None, body, content_type, code: None, dated: 0, headers: Vec::new() }
     }
 
     /// An error object (DPS device API §7.3); `code / 1000` is the status.
@@ -66,7 +68,10 @@ impl Answer {
             | Refusal::Unchallenged
             | Refusal::EndorsementKey
             | Refusal::OtherKeys
-            | Refusal::Transport => Self::error(401_000, "Unauthorized"),
+            | Refusal::Transport
+            // At a hub only.
+            | Refusal::Disabled
+            | Refusal::NotYet => Self::error(401_000, "Unauthorized"),
             Refusal::Certificate(_) => Self::error(401_002, "Invalid certificate."),
             Refusal::Name => Self::error(400_000, "Invalid registration ID."),
             Refusal::Scope | Refusal::Device => Self::error(404_201, "Not found."),

@@ -49,6 +49,10 @@ pub(crate) enum Refusal {
     OtherKeys,
     #[error("a TPM proves itself over HTTPS only")]
     Transport,
+    #[error("the identity is disabled at the hub")]
+    Disabled,
+    #[error("the identity has not reached the hub yet")]
+    NotYet,
 }
 
 /// What a token must be made for.

@@ -2,11 +2,11 @@
 
 use crate::attest::Proof;
 use crate::challenge::Tpm;
-use crate::config::{Config, ConfigError, Settings};
+use crate::config::{Config, ConfigError};
 use crate::entra::Provider;
-use crate::fault::Fault;
-use crate::hub::{Identity, Telemetry};
+use crate::hub::{Identity, IdentityState, Telemetry};
 use crate::listener::{self, Speaks};
+use crate::requests::Requests;
 use crate::service::{Device, Service, Snapshot, State, Via};
 use crate::service_api::ServiceApi;
 use crate::tls::{self, TlsError};
@@ -47,22 +47,6 @@ pub enum StartError {
     /// The operating system gave no thread or event queue.
     #[error("cannot start the server's thread")]
     Thread(#[source] std::io::Error),
-}
-
-/// A device that the emulator does not know.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no device or group is called {0}")]
-pub struct UnknownDevice(pub String);
-
-/// What went wrong when faults were set.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SetFaultsError {
-    /// Not the notation.
-    #[error("{0}")]
-    Notation(String),
-    /// There is no such device.
-    #[error(transparent)]
-    Unknown(#[from] UnknownDevice),
 }
 
 /// How far a device is.
@@ -113,7 +97,7 @@ impl DeviceState {
 
 /// A running emulator. It stops when it is dropped.
 pub struct Emulator {
-    service: Arc<Service>,
+    pub(crate) service: Arc<Service>,
     mqtt_port: u16,
     https_port: u16,
     managed_identity_port: Option<u16>,
@@ -220,6 +204,16 @@ impl Emulator {
         self.service.look(|state| state.tpm(registration_id).map_or(0, Tpm::hub_keys))
     }
 
+    /// How often a device has asked DPS so far, whether it was admitted or not.
+    pub fn requests(&self, registration_id: &str) -> Requests {
+        self.service.look(|state| state.requests.of(registration_id))
+    }
+
+    /// All identities at all hubs, by hub and device ID.
+    pub fn identities(&self) -> Vec<IdentityState> {
+        self.service.look(|state| state.hubs.states())
+    }
+
     /// Whether a hub would let the device in with this token if it came now. Nobody is evicted by asking.
     pub fn hub_accepts(&self, registration_id: &str, token: &str) -> bool {
         self.service.look(|state| state.hub_accepts(registration_id, token, &self.service.config.kinder))
@@ -256,15 +250,6 @@ impl Emulator {
         self.service.wait(patience, is_there).is_some()
     }
 
-    /// From now on a device (or group) belongs to another hub: its next registration removes the old identity and
-    /// creates one there. The server's certificate names only hubs that the configuration names.
-    ///
-    /// # Errors
-    /// When there is no such device or group.
-    pub fn move_hub(&self, name: &str, hub: &str) -> Result<(), UnknownDevice> {
-        self.change(name, |settings| settings.hub = Some(hub.to_owned()))
-    }
-
     /// How all devices stand now, so that the same can be tried from here more than once.
     pub fn snapshot(&self) -> Snapshot {
         self.service.look(State::snapshot)
@@ -274,56 +259,6 @@ impl Emulator {
     /// hub keys and identities. Who is connected to a hub is not any more; transcripts and messages stay.
     pub fn restore(&self, then: &Snapshot) {
         self.service.with(|state| state.restore(then));
-    }
-
-    /// Enables or disables an enrollment (or group).
-    ///
-    /// # Errors
-    /// When there is no such device or group.
-    pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<(), UnknownDevice> {
-        self.change(name, |settings| settings.enabled = enabled)
-    }
-
-    /// Replaces the faults of a device (or group); those of the service stay.
-    ///
-    /// # Errors
-    /// When a fault is not in the notation, or there is no such device or group.
-    pub fn set_faults(&self, name: &str, faults: &[&str]) -> Result<(), SetFaultsError> {
-        let faults = parse(faults)?;
-        Ok(self.change(name, |settings| settings.faults.clone_from(&faults))?)
-    }
-
-    /// Replaces the faults of the service, which meet every device, and connections of nobody yet.
-    ///
-    /// # Errors
-    /// When a fault is not in the notation.
-    pub fn set_service_faults(&self, faults: &[&str]) -> Result<(), SetFaultsError> {
-        let faults = parse(faults)?;
-        self.service.with(|state| state.faults = faults);
-        Ok(())
-    }
-
-    /// Removes an enrollment. The identity at the hub stays.
-    ///
-    /// # Errors
-    /// When there is no such device.
-    pub fn remove(&self, registration_id: &str) -> Result<(), UnknownDevice> {
-        let removed = self.service.with(|state| state.remove(registration_id));
-        removed.then_some(()).ok_or_else(|| UnknownDevice(registration_id.to_owned()))
-    }
-
-    /// Removes a device's identity from its hub; its connection ends. The enrollment stays.
-    ///
-    /// # Errors
-    /// When it has none.
-    pub fn remove_from_hub(&self, registration_id: &str) -> Result<(), UnknownDevice> {
-        let removed = self.service.with(|state| state.remove_from_hub(registration_id));
-        removed.then_some(()).ok_or_else(|| UnknownDevice(registration_id.to_owned()))
-    }
-
-    fn change(&self, name: &str, change: impl Fn(&mut Settings)) -> Result<(), UnknownDevice> {
-        let changed = self.service.with(|state| state.change(name, change));
-        changed.then_some(()).ok_or_else(|| UnknownDevice(name.to_owned()))
     }
 }
 
@@ -347,11 +282,6 @@ fn service_api(config: &mut Config, https_port: u16) -> Result<ServiceApi, TlsEr
     let provider = |entra| Ok::<_, TlsError>(Provider::new(entra, &tls::rsa_key()?, https_port)?);
     let entra = config.entra.take().map(provider).transpose()?;
     Ok(ServiceApi { config: config.service_api.clone(), entra, hubs: config.hubs() })
-}
-
-fn parse(faults: &[&str]) -> Result<Vec<Fault>, SetFaultsError> {
-    let faults = faults.iter().map(|text| Fault::parse(text));
-    faults.collect::<Result<_, _>>().map_err(SetFaultsError::Notation)
 }
 
 fn listen(address: SocketAddr) -> Result<(TcpListener, u16), StartError> {

@@ -13,6 +13,8 @@ pub(crate) enum Stage {
     Challenge,
     Register,
     Query,
+    /// The registration status lookup.
+    Lookup,
     Hub,
     /// A call of the service API.
     ServiceApi,
@@ -30,6 +32,7 @@ impl Stage {
             "challenge" => Self::Challenge,
             "register" => Self::Register,
             "query" => Self::Query,
+            "lookup" => Self::Lookup,
             "hub" => Self::Hub,
             "service-api" => Self::ServiceApi,
             "entra" => Self::Entra,
@@ -40,14 +43,21 @@ impl Stage {
     /// Whether a fault of this kind can be played here at all.
     fn admits(self, misdeed: &Misdeed) -> bool {
         match (self, misdeed) {
-            (Self::Register | Self::Query | Self::Challenge | Self::ServiceApi | Self::Entra, Misdeed::Connack(_)) => false,
             (
-                Self::Challenge | Self::ServiceApi | Self::Entra,
+                Self::Register | Self::Query | Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra,
+                Misdeed::Connack(_),
+            ) => false,
+            (
+                Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra,
                 Misdeed::Delivery(Delivery::StaleRid | Delivery::OnlyStaleRid),
             ) => false,
-            (Self::Challenge | Self::ServiceApi | Self::Entra, Misdeed::Delivery(_)) => true,
-            (Self::ServiceApi | Self::Entra, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_)),
-            (Self::Challenge, Misdeed::Answer(lie)) => lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Blob(_)),
+            (Self::Challenge | Self::Lookup | Self::ServiceApi | Self::Entra, Misdeed::Delivery(_)) => true,
+            (Self::Lookup | Self::ServiceApi | Self::Entra, Misdeed::Answer(lie)) => {
+                lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Dated(_))
+            }
+            (Self::Challenge, Misdeed::Answer(lie)) => {
+                lie.stands_alone() || matches!(lie, Lie::Big(_) | Lie::Dated(_) | Lie::Blob(_))
+            }
             (Self::Register | Self::Query, _) | (_, Misdeed::Plain(_)) => true,
             (Self::Connect | Self::Hub, Misdeed::Connack(_)) => true,
             (Self::Connect, Misdeed::Answer(answer)) => answer.stands_alone(),
@@ -117,10 +127,19 @@ impl Delivery {
 /// Faults of content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lie {
-    Status { status: u16, code: Option<u32>, retry_after: Option<String> },
-    Body { status: u16, text: String },
+    Status {
+        status: u16,
+        code: Option<u32>,
+        retry_after: Option<String>,
+    },
+    Body {
+        status: u16,
+        text: String,
+    },
     Html(u16),
     Redirect(String),
+    /// The true answer, on HTTPS with a `Date` so many seconds later than it is.
+    Dated(i64),
     Big(usize),
     LostOperation,
     AssigningForever,
@@ -150,6 +169,7 @@ impl Lie {
         match self {
             Self::Status { .. } | Self::Body { .. } | Self::Html(_) | Self::Redirect(_) => true,
             Self::Big(_)
+            | Self::Dated(_)
             | Self::LostOperation
             | Self::AssigningForever
             | Self::UnknownStatus(_)
@@ -175,7 +195,7 @@ impl Fault {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (place, what) = text.split_once(':').ok_or_else(|| format!("fault \"{text}\" has no \"WHERE: WHAT\""))?;
         let stage = Stage::parse(place.trim()).ok_or_else(|| {
-            let places = "tcp, tls, connect, subscribe, challenge, register, query, hub, service-api, entra";
+            let places = "tcp, tls, connect, subscribe, challenge, register, query, lookup, hub, service-api, entra";
             format!("fault \"{text}\": WHERE is one of {places}")
         })?;
         let (what, left) = times(what.trim());
@@ -238,6 +258,7 @@ fn misdeed(what: &str) -> Option<Misdeed> {
         }
         "html" => lie(Lie::Html(http_status(rest)?)),
         "redirect" => lie(Lie::Redirect(rest.to_owned())),
+        "dated" => lie(Lie::Dated(rest.parse().ok()?)),
         "big" => lie(Lie::Big(rest.parse().ok()?)),
         "lost-operation" => bare(Misdeed::Answer(Lie::LostOperation)),
         "assigning-forever" => bare(Misdeed::Answer(Lie::AssigningForever)),
@@ -351,6 +372,9 @@ mod tests {
             "service-api: connack 5",
             "service-api: no-hub",
             "entra: stale-rid",
+            "lookup: connack 5",
+            "lookup: stale-rid",
+            "lookup: no-hub",
         ] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }

@@ -5,10 +5,11 @@
 mod table;
 
 use clap::{Parser, Subcommand};
-use dps_emulator::{Config, Emulator};
+use dps_emulator::{Config, Control, Emulator};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -33,6 +34,9 @@ enum Verb {
         /// The configuration: [service], [[enrollment]], [[group]], [service_api], [entra]
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// A Unix socket that takes commands, one on a line: README.md lists them
+        #[arg(long, value_name = "PATH")]
+        control: Option<PathBuf>,
         /// Show no table, even on a terminal
         #[arg(long)]
         json: bool,
@@ -41,7 +45,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     match Arguments::try_parse() {
-        Ok(Arguments { verb: Verb::Serve { config, json } }) => serve(&config, json),
+        Ok(Arguments { verb: Verb::Serve { config, control, json } }) => serve(&config, control.as_deref(), json),
         Err(error) => {
             let _ = error.print();
             if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
@@ -49,13 +53,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: &std::path::Path, json: bool) -> ExitCode {
+fn serve(config: &Path, control: Option<&Path>, json: bool) -> ExitCode {
     let config = match Config::from_file(config) {
         Ok(config) => config,
         Err(error) => return fail(CONFIG, &error),
     };
     let emulator = match Emulator::start(config) {
-        Ok(emulator) => emulator,
+        Ok(emulator) => Arc::new(emulator),
+        Err(error) => return fail(UNAVAILABLE, &error),
+    };
+    let control = match control.map(|path| Control::open(path, &emulator)).transpose() {
+        Ok(control) => control,
         Err(error) => return fail(UNAVAILABLE, &error),
     };
     // Whoever reads the announcement may send a signal at once.
@@ -68,6 +76,7 @@ fn serve(config: &std::path::Path, json: bool) -> ExitCode {
     } else {
         table::show_while(&emulator, || stop.wait());
     }
+    drop(control);
     ExitCode::SUCCESS
 }
 

@@ -65,16 +65,16 @@ impl Service {
     }
 
     /// The registration status lookup.
-    pub(crate) fn lookup(&self, id: &str, body: &[u8]) -> Answer {
+    pub(crate) fn lookup(&self, id: &str, body: &[u8], lie: Option<&Lie>) -> Answer {
+        if let Some(answer) = lie.and_then(lie_alone) {
+            return answer;
+        }
         if let Err(answer) = self.checked(id, body) {
             return answer;
         }
-        let state = self.with(|state| {
-            let device = state.device(id)?;
-            let assignment = device.registration.assignment.as_ref()?;
-            Some(registration_state(device, assignment))
-        });
-        state.map_or_else(|| Answer::error(404_201, "Registration not found."), |state| Answer::json(200, &state))
+        let state = self.look(|state| state.find(id).and_then(standing));
+        let answer = state.map_or_else(|| Answer::error(404_201, "Registration not found."), |state| Answer::json(200, &state));
+        padded(answer, lie)
     }
 
     /// The body of a call that has been admitted.
@@ -185,8 +185,8 @@ impl State {
             state["tpm"]["authenticationKey"] = key.into();
         }
         if let Some(proof) = proof {
-            let name = device.registration_id.clone();
-            self.hubs.add(&assignment.hub, &assignment.device_id, Identity::new(name, proof));
+            let (name, spread) = (device.registration_id.clone(), device.settings.spread());
+            self.hubs.add(&assignment.hub, &assignment.device_id, Identity::new(name, proof, spread));
         }
         Some(json!({"operationId": operation, "status": "assigned", "registrationState": state}))
     }
@@ -247,6 +247,14 @@ impl Device {
     }
 }
 
+/// What a lookup tells. That a disabled enrollment shows like this, and without its hub, is UNCONFIRMED.
+fn standing(device: &Device) -> Option<Value> {
+    if !device.settings.enabled {
+        return Some(json!({"registrationId": device.registration_id, "status": "disabled"}));
+    }
+    device.registration.assignment.as_ref().map(|assignment| registration_state(device, assignment))
+}
+
 pub(crate) fn registration_state(device: &Device, assignment: &Assignment) -> Value {
     let mut state = json!({
         "registrationId": device.registration_id,
@@ -281,8 +289,7 @@ fn assigning(operation: &str, retry_after: Option<String>) -> Answer {
 }
 
 fn disabled(device: &Device) -> Answer {
-    let state = json!({"registrationId": device.registration_id, "status": "disabled"});
-    Answer::json(200, &json!({"operationId": "", "status": "disabled", "registrationState": state}))
+    Answer::json(200, &json!({"operationId": "", "status": "disabled", "registrationState": standing(device)}))
 }
 
 fn failed(device: &Device, operation: &str, code: u32, message: &str) -> Value {
@@ -309,6 +316,7 @@ pub(crate) fn lie_alone(lie: &Lie) -> Option<Answer> {
         Lie::Html(status) => Some(Answer::html(*status)),
         Lie::Redirect(url) => Some(Answer { headers: vec![("Location", url.clone())], ..Answer::raw(307, Vec::new()) }),
         Lie::Big(_)
+        | Lie::Dated(_)
         | Lie::LostOperation
         | Lie::AssigningForever
         | Lie::UnknownStatus(_)
@@ -332,6 +340,9 @@ pub(crate) fn padded(mut answer: Answer, lie: Option<&Lie>) -> Answer {
     if let Some(Lie::Big(size)) = lie {
         answer.body.resize(*size.max(&answer.body.len()), b' ');
     }
+    if let Some(Lie::Dated(later)) = lie {
+        answer.dated = *later;
+    }
     answer
 }
 
@@ -353,6 +364,7 @@ fn distort(result: &mut Value, lie: &Lie) {
         | Lie::Html(_)
         | Lie::Redirect(_)
         | Lie::Big(_)
+        | Lie::Dated(_)
         | Lie::LostOperation
         | Lie::AssigningForever
         | Lie::Blob(_) => {}

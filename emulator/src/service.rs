@@ -2,15 +2,17 @@
 
 use crate::answer::Answer;
 use crate::attest::{Audience, Credential, Proof, Refusal, valid_token};
+use crate::challenge::Tpm;
 use crate::config::{self, Config, Group, Kinder, Settings};
 use crate::fault::{self, Fault, Lie, Misdeed, Stage};
 use crate::hub::{Hubs, Identity, Telemetry};
 use crate::names::is_registration_id;
-use crate::registration::Registration;
+use crate::registration::{Assignment, Registration};
+use crate::requests::Counts;
 use crate::sas::Token;
 use crate::service_api::{Rate, Record, ServiceApi};
 use crate::transcript::{self, NOBODY, Transcript};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,10 +50,12 @@ pub(crate) struct State {
     /// By lower-case registration ID: DPS does not distinguish case (DPS device API §2).
     pub(crate) devices: BTreeMap<String, Device>,
     pub(crate) groups: Vec<Group>,
-    pub(crate) removed: HashSet<String>,
+    /// The enrollments that were removed, with what there was.
+    pub(crate) removed: BTreeMap<String, Option<Device>>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) hubs: Hubs,
     pub(crate) rate: Rate,
+    pub(crate) requests: Counts,
     transcript: Transcript,
     /// Grows whenever something may have changed.
     pub(crate) changes: u64,
@@ -92,10 +96,11 @@ impl Service {
         let state = State {
             devices: devices.collect(),
             groups: config.groups,
-            removed: HashSet::new(),
+            removed: BTreeMap::new(),
             faults: config.service.faults.clone(),
             hubs: Hubs::default(),
             rate: Rate::default(),
+            requests: Counts::default(),
             transcript,
             changes: 0,
         };
@@ -238,7 +243,7 @@ impl State {
     fn device_or_stranger(&mut self, registration_id: &str) -> Option<&mut Device> {
         let key = registration_id.to_lowercase();
         if !self.devices.contains_key(&key) {
-            let group = self.groups.first().filter(|_| !self.removed.contains(&key))?;
+            let group = self.groups.first().filter(|_| !self.removed.contains_key(&key))?;
             let device = Device::new(registration_id.to_owned(), None, Some(group.name.clone()), group.settings.clone());
             self.devices.insert(key.clone(), device);
         }
@@ -250,7 +255,7 @@ impl State {
         if let Some(device) = individual {
             return device.proof.as_ref().map_or(Err(Refusal::Device), check);
         }
-        if self.removed.contains(&id.to_lowercase()) {
+        if self.removed.contains_key(&id.to_lowercase()) {
             return Err(Refusal::Device);
         }
         self.admit_member(id, check)
@@ -306,8 +311,30 @@ impl State {
     /// Removes an enrollment; the identity at the hub stays (DPS device API §14).
     pub(crate) fn remove(&mut self, registration_id: &str) -> bool {
         let key = registration_id.to_lowercase();
-        self.removed.insert(key.clone());
-        self.devices.remove(&key).is_some()
+        let device = self.devices.remove(&key);
+        let was_there = device.is_some();
+        if was_there || !self.removed.contains_key(&key) {
+            self.removed.insert(key, device);
+        }
+        was_there
+    }
+
+    /// Makes an enrollment that was removed anew: as it was, but DPS knows of no registration any more.
+    pub(crate) fn enroll_again(&mut self, registration_id: &str) -> bool {
+        let key = registration_id.to_lowercase();
+        let Some(removed) = self.removed.remove(&key) else {
+            return false;
+        };
+        if let Some(device) = removed {
+            self.devices.insert(key, Device { registration: Registration::default(), ..device });
+        }
+        true
+    }
+
+    /// The registration IDs of a device, or of the members of a group that have shown themselves.
+    pub(crate) fn named(&self, name: &str) -> Vec<String> {
+        let is_it = |device: &&Device| device.registration_id.eq_ignore_ascii_case(name) || device.group.as_deref() == Some(name);
+        self.devices.values().filter(is_it).map(|device| device.registration_id.clone()).collect()
     }
 
     pub(crate) fn find(&self, registration_id: &str) -> Option<&Device> {
@@ -332,8 +359,27 @@ impl State {
     }
 
     pub(crate) fn remove_from_hub(&mut self, registration_id: &str) -> bool {
-        let assignment = self.device(registration_id).and_then(|device| device.registration.assignment.clone());
-        assignment.is_some_and(|at| self.hubs.remove(&at.hub, &at.device_id))
+        self.assignment(registration_id).is_some_and(|at| self.hubs.remove(&at.hub, &at.device_id))
+    }
+
+    /// Makes a device's identity at its hub anew, for the credential that it has now.
+    pub(crate) fn add_to_hub(&mut self, registration_id: &str) -> bool {
+        let (at, device) = (self.assignment(registration_id), self.find(registration_id));
+        let proof = device.and_then(|device| device.tpm().map(Tpm::hub_proof).or_else(|| device.proof.clone()));
+        let (Some(at), Some(device), Some(proof)) = (at, device, proof) else {
+            return false;
+        };
+        let identity = Identity::new(device.registration_id.clone(), proof, device.settings.spread());
+        self.hubs.add(&at.hub, &at.device_id, identity);
+        true
+    }
+
+    pub(crate) fn set_enabled_at_hub(&mut self, registration_id: &str, enabled: bool) -> bool {
+        self.assignment(registration_id).is_some_and(|at| self.hubs.set_enabled(&at.hub, &at.device_id, enabled))
+    }
+
+    pub(crate) fn assignment(&self, registration_id: &str) -> Option<Assignment> {
+        self.find(registration_id)?.registration.assignment.clone()
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

@@ -112,6 +112,17 @@ fn a_stopped_emulator_frees_its_ports() {
 }
 
 #[test]
+fn the_examples_of_the_readme_are_good() {
+    let readme = include_str!("../README.md");
+    let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let configurations: Vec<_> = blocks.filter(|block| block.starts_with("[service]")).map(Config::from_toml).collect();
+    assert_eq!(configurations.len(), 3);
+    for configuration in configurations {
+        assert!(configuration.is_ok(), "{configuration:?}");
+    }
+}
+
+#[test]
 fn a_wrong_configuration_is_explained() {
     let explained = |text: &str| Config::from_toml(text).unwrap_err().to_string();
     let service = "[service]\nid_scope = \"0ne\"\n";

@@ -1,4 +1,5 @@
-//! How this device proves who it is. Key material does not leave this module: tokens and signatures do.
+//! How this device proves who it is. Key material does not leave this module, but by [`Attestation::export`] and with the leave that
+//! the configuration gives: tokens and signatures do.
 
 mod enroll;
 mod symmetric_key;
@@ -12,7 +13,7 @@ use rustls::sign::CertifiedKey;
 use thiserror::Error;
 
 use crate::blame::Blame;
-use crate::config::{KeySource, Profile};
+use crate::config::{ExportKey, KeySource, Profile};
 use crate::id::RegistrationId;
 use crate::identity::{self, IdentityError, Known};
 use crate::protocol::sas::Audience;
@@ -130,6 +131,16 @@ impl Attestation {
             (Means::Tpm(_), Key::Enrolled(_)) => return Err(AttestationError::NoHubKey),
         };
         Ok(Some(audience.token(&signature, expiry)))
+    }
+
+    /// The symmetric key itself, in base64, for a program that makes its own tokens. Only where the configuration says
+    /// `export_key = true`; `None` where the device has no such key. Whoever calls this tells the log.
+    pub fn export(&self, key: &Key, _: &ExportKey) -> Option<Secret<String>> {
+        match (&self.means, key) {
+            (Means::X509(_) | Means::Tpm(_), _) => None,
+            (Means::SymmetricKey { secondary: Some(secondary), .. }, Key::Enrolled(KeySlot::Secondary)) => Some(secondary.text()),
+            (Means::SymmetricKey { primary, .. }, _) => Some(primary.text()),
+        }
     }
 
     /// A token for this audience that answers the service's challenge. Its key is forgotten.

@@ -48,6 +48,11 @@ impl SymmetricKey {
         mac.finalize().into_bytes().into()
     }
 
+    /// The key as it is written in a connection string.
+    pub(super) fn text(&self) -> Secret<String> {
+        Secret::new(STANDARD.encode(self.0.expose()))
+    }
+
     /// 64 bits that change with the key and cannot be turned back into it.
     pub fn fingerprint(&self) -> String {
         self.sign("dps-agent: which key is this").iter().take(8).map(|byte| format!("{byte:02x}")).collect()

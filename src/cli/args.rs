@@ -30,17 +30,51 @@ pub enum Verb {
     Provision(Provision),
     /// Take over a device that another program provisioned: the hub key is at identity_handle already
     Adopt(Adopt),
-    /// Print what is known of the assignment
-    Status,
+    /// Print what is known of the assignment, and what the daemon is at
+    Status(Status),
     /// Print what an operator needs to enroll this device; asks nobody, holds no secret
     Identity(Identity),
+    /// Print all that a program needs to connect to the hub: names, a fresh token or the certificate's files
+    Connection(Token),
     /// Mint a token with which this device can connect to its hub
     Token(Token),
+    /// Have the daemon register anew
+    Reprovision,
     /// Look for what stands in the way: configuration, files, clock, network, DPS, hub
     Check(Check),
+    /// Write what support needs to know of this gateway, free of secrets
+    Diag(Diag),
+    /// Remove what the agent has written on this machine: an image is blank again
+    Reset(Reset),
+    /// Take over the configuration of another provisioning program
+    #[command(subcommand)]
+    Migrate(Migrate),
     /// Show or validate the configuration
     #[command(subcommand)]
     Config(Config),
+}
+
+#[derive(Debug, Args)]
+pub struct Reset {
+    /// Do it; without this nothing is removed, and what would be is printed
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Migrate {
+    /// Microsoft's IoT Identity Service, with IoT Edge or alone
+    Aziot(Aziot),
+}
+
+#[derive(Debug, Args)]
+pub struct Aziot {
+    /// Its configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/aziot/config.toml")]
+    pub from: PathBuf,
+    /// Where ours goes: a drop-in below config.d, and files for keys and passwords
+    #[arg(long, value_name = "DIRECTORY", default_value = "/etc/dps-agent")]
+    pub to: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +111,23 @@ pub struct Identity {
     /// The same with the names of the columns in a line before it
     #[arg(long)]
     pub csv_header: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Wait until there is an assignment; for ever, or so long, such as --wait=5m
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = FOR_EVER, value_parser = duration)]
+    pub wait: Option<Duration>,
+}
+
+/// More seconds than a gateway lives.
+const FOR_EVER: &str = "9999999999s";
+
+#[derive(Debug, Args)]
+pub struct Diag {
+    /// The file to write, which must not exist yet; stdout if none is named
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,13 @@
 //! The command line: what was typed, which verb does it, what is printed and with which exit code it ends.
 
 mod args;
+mod connection;
+mod daemon;
+mod diag;
 mod identity;
+mod machine;
 mod output;
-mod token;
+mod status;
 mod verbs;
 
 use std::ffi::OsString;
@@ -29,7 +33,7 @@ pub async fn run(arguments: Vec<OsString>) -> u8 {
         Ok(cli) => cli,
         Err(error) => return unparsed(&error, json),
     };
-    output::start_logging(matches!(cli.verb, Verb::Run), environment("RUST_LOG"));
+    output::start_logging(matches!(cli.verb, Verb::Run), &environment);
     let code = tokio::select! {
         ended = perform(&cli) => ended.unwrap_or_else(|failure| output::failed(&failure, cli.json)),
         code = stopped(&cli.verb) => code,
@@ -44,10 +48,15 @@ async fn perform(cli: &Cli) -> Result<u8, Failure> {
         Verb::Run => verbs::run(cli).await,
         Verb::Provision(options) => verbs::provision(cli, options).await,
         Verb::Adopt(options) => verbs::adopt(cli, options).await,
-        Verb::Status => verbs::status(cli),
+        Verb::Status(options) => status::status(cli, options).await,
         Verb::Identity(options) => identity::identity(cli, options).await,
-        Verb::Token(options) => token::token(cli, options).await,
+        Verb::Connection(options) => connection::connection(cli, options).await,
+        Verb::Token(options) => connection::token(cli, options).await,
+        Verb::Reprovision => daemon::reprovision(cli).await,
         Verb::Check(options) => verbs::check(cli, options).await,
+        Verb::Diag(options) => diag::diag(cli, options).await,
+        Verb::Reset(options) => machine::reset(cli, options),
+        Verb::Migrate(args::Migrate::Aziot(options)) => machine::migrate_aziot(cli, options),
         Verb::Config(what) => verbs::config(cli, what),
     }
 }
@@ -57,7 +66,7 @@ async fn stopped(verb: &Verb) -> u8 {
     const SIGINT: u8 = 2;
     const SIGTERM: u8 = 15;
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let works = matches!(verb, Verb::Provision(_) | Verb::Adopt(_) | Verb::Check(_) | Verb::Identity(_) | Verb::Token(_));
+    let works = !matches!(verb, Verb::Run);
     let (Ok(mut interrupt), Ok(mut terminate), true) = (signals.0, signals.1, works) else {
         return std::future::pending().await;
     };

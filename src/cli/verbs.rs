@@ -13,6 +13,7 @@ use crate::check::{Check, Examined, examine};
 use crate::config::{self, Config, Loaded, RegistrationIdSource, Source};
 use crate::daemon::{self, Setting};
 use crate::failure::Failure;
+use crate::notify::Manager;
 use crate::progress::Progress;
 use crate::record::{Record, RecordError, Store, rfc3339};
 use crate::transcript::Transcript;
@@ -33,12 +34,10 @@ pub async fn run(cli: &Cli) -> Ended {
     };
     let load = || load(cli);
     let credentials = environment("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let work = daemon::run(Setting { load: &load, root: PathBuf::from("/"), credentials });
+    let manager = Manager::from_environment(&environment);
+    let setting = Setting { load: &load, root: PathBuf::from("/"), credentials, manager: &manager };
     // Whoever stops us before we are ready stops us as cleanly as later.
-    tokio::select! {
-        () = shutdown => {}
-        ended = work => match ended? {},
-    }
+    daemon::run(setting, shutdown).await.inspect_err(|failure| manager.say(&failure.to_string()))?;
     tracing::info!("stopped");
     Ok(0)
 }
@@ -87,19 +86,6 @@ fn tell(cli: &Cli, record: &Record) -> Ended {
         output::print(&in_words(record))?;
     }
     Ok(0)
-}
-
-/// `status`
-pub fn status(cli: &Cli) -> Ended {
-    let config = load(cli)?;
-    let record = recorded(&config)?;
-    match (&record, cli.json) {
-        (Some(record), true) => output::print_json(&with(told(record), "provisioned", json!(true)))?,
-        (Some(record), false) => output::print(&in_words(record))?,
-        (None, true) => output::print_json(&json!({ "provisioned": false }))?,
-        (None, false) => output::print("not provisioned yet: no assignment is recorded for this device\n")?,
-    }
-    Ok(if record.is_some() { 0 } else { Blame::Network.exit_code() })
 }
 
 /// `check`
@@ -167,7 +153,7 @@ pub(super) fn load(cli: &Cli) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn source(cli: &Cli) -> Source {
+pub(super) fn source(cli: &Cli) -> Source {
     match &cli.config {
         Some(path) => Source::File(path.clone()),
         None => Source::System { root: PathBuf::from("/") },
@@ -186,16 +172,16 @@ fn transcript(path: Option<&PathBuf>) -> Result<Transcript, Failure> {
 }
 
 /// The assignment as `provision --json` prints it.
-fn told(record: &Record) -> Value {
+pub(super) fn told(record: &Record) -> Value {
     with(record.public(), "transport", json!(record.transport))
 }
 
-fn with(mut object: Value, name: &str, value: Value) -> Value {
+pub(super) fn with(mut object: Value, name: &str, value: Value) -> Value {
     object[name] = value;
     object
 }
 
-fn in_words(record: &Record) -> String {
+pub(super) fn in_words(record: &Record) -> String {
     let mut lines = vec![
         format!("registration ID  {}", record.registration_id),
         format!("assigned hub     {}", record.assigned_hub),

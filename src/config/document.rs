@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeInteger, DeString, DeTable, DeValue, Error};
 
+use super::handoff_tables::{self, Written};
 use super::problem::{KeyName, Origin, Problem, Report, Reported};
 use super::schema::{self, Key, Kind};
 use super::source_table;
@@ -32,8 +33,17 @@ pub(super) enum Value {
     Broken(Reported),
 }
 
-/// The settings of one file in the order of its lines. With errors in its syntax nothing else in it is looked at.
-pub(super) fn read(path: &Path, text: &str, report: &mut Report) -> Result<Vec<Setting>, Reported> {
+/// What one file says.
+#[derive(Debug)]
+pub(super) struct File {
+    /// Its settings in the order of its lines.
+    pub(super) settings: Vec<Setting>,
+    /// What it says below `[handoff]`, likewise.
+    pub(super) handoff: Vec<Written>,
+}
+
+/// Understands one file. With errors in its syntax nothing else in it is looked at.
+pub(super) fn read(path: &Path, text: &str, report: &mut Report) -> Result<File, Reported> {
     let document = Document { path, text };
     let (table, errors) = DeTable::parse_recoverable(text);
     if let Some(reported) = document.syntax(&errors, report) {
@@ -42,8 +52,8 @@ pub(super) fn read(path: &Path, text: &str, report: &mut Report) -> Result<Vec<S
     let mut entries = document.entries(table.get_ref());
     // The parser sorts by name; the reader goes by line.
     entries.sort_by_key(|(at, _)| *at);
-    let settings = entries.into_iter().filter_map(|(at, entry)| document.setting(at, entry, report));
-    Ok(settings.collect())
+    let settings = entries.into_iter().filter_map(|(at, entry)| document.setting(at, entry, report)).collect();
+    Ok(File { settings, handoff: document.handoff(table.get_ref(), report) })
 }
 
 /// Something under a table, known or not.
@@ -73,7 +83,7 @@ impl Document<'_> {
 
     fn entries<'t>(&self, root: &'t DeTable<'t>) -> Vec<(usize, Entry<'t>)> {
         let mut entries = Vec::new();
-        for (name, value) in root {
+        for (name, value) in root.iter().filter(|(name, _)| name.get_ref() != handoff_tables::TABLE) {
             let at = name.span().start;
             match (schema::TABLES.contains(&&**name.get_ref()), value.get_ref()) {
                 (true, DeValue::Table(table)) => {
@@ -84,6 +94,14 @@ impl Document<'_> {
             }
         }
         entries
+    }
+
+    fn handoff(&self, root: &DeTable<'_>, report: &mut Report) -> Vec<Written> {
+        let found = root.iter().find(|(name, _)| name.get_ref() == handoff_tables::TABLE);
+        let read = |(name, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+            handoff_tables::read(value.get_ref(), name.span().start, |at| self.origin(at), report)
+        };
+        found.map(read).unwrap_or_default()
     }
 
     fn setting(&self, at: usize, entry: Entry<'_>, report: &mut Report) -> Option<Setting> {
@@ -166,9 +184,10 @@ fn unknown_key<'t>(table: &str, name: &str) -> Entry<'t> {
 }
 
 fn unknown_table<'t>(name: &str, value: &DeValue<'_>) -> Entry<'t> {
-    let tables = schema::TABLES.map(|table| format!("[{table}]")).join(", ");
+    let tables = schema::TABLES.map(|table| format!("[{table}]")).join(", ") + ", [handoff]";
     if matches!(value, DeValue::Table(_) | DeValue::Array(_)) {
-        let hint = match schema::nearest(name, schema::TABLES) {
+        let all = schema::TABLES.into_iter().chain([handoff_tables::TABLE]);
+        let hint = match schema::nearest(name, all) {
             Some(near) => format!("did you mean `[{near}]`?"),
             None => format!("there are {tables}"),
         };
@@ -188,7 +207,7 @@ fn not_a_table<'t>(name: &str, value: &DeValue<'_>) -> Entry<'t> {
 }
 
 /// A name that is not ours, fit for a message: on one line and not too long.
-fn legible(name: &str) -> String {
+pub(super) fn legible(name: &str) -> String {
     name.chars().take(60).flat_map(char::escape_debug).collect()
 }
 

@@ -1,6 +1,9 @@
 //! What the operator wrote, understood: TOML files in, one [`Config`] out, and nothing that cannot work gets through.
 
+pub mod aziot;
 mod document;
+mod handoff;
+mod handoff_tables;
 mod layers;
 mod problem;
 mod profile;
@@ -17,6 +20,7 @@ mod tpm;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::handoff::{Credentials, ExportKey, Handoff, Shipped, Template, TemplateSource};
 pub use self::layers::Source;
 pub use self::problem::{ConfigErrors, KeyName, Origin, Problem};
 pub use self::show::validation_json;
@@ -43,8 +47,10 @@ pub struct Config {
     pub trust_service_date: bool,
     /// `[state] directory`: the record lives here; created 0700 if missing.
     pub state_directory: PathBuf,
-    /// `[runtime] directory`: `assignment.json` is written here.
+    /// `[runtime] directory`: what other programs get is written here.
     pub runtime_directory: PathBuf,
+    /// `[handoff]`: files and credentials for other programs.
+    pub handoff: Handoff,
 }
 
 /// A configuration that can work, with what is worth knowing about it.

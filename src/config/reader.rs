@@ -44,6 +44,7 @@ impl<'s> Reader<'s> {
         let trust_service_date = self.settings.flag(schema::TRUST_SERVICE_DATE);
         let state_directory = self.directory(schema::STATE_DIRECTORY);
         let runtime_directory = self.directory(schema::RUNTIME_DIRECTORY);
+        let handoff = self.handoff();
         Ok(Config {
             dps: dps?,
             attestation: attestation?,
@@ -53,6 +54,7 @@ impl<'s> Reader<'s> {
             trust_service_date: trust_service_date?.is_some(),
             state_directory: state_directory?,
             runtime_directory: runtime_directory?,
+            handoff: handoff?,
         })
     }
 
@@ -213,6 +215,11 @@ impl<'s> Reader<'s> {
     /// Reports that a key has to be there.
     pub(super) fn missing(&mut self, key: Key, cure: &str) -> Reported {
         self.report.add(missing(key, self.main, cure))
+    }
+
+    /// Reports a problem of whatever kind.
+    pub(super) fn add(&mut self, problem: Problem) -> Reported {
+        self.report.add(problem)
     }
 
     /// Reports what is wrong with a value.

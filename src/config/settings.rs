@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::document::{Setting, Value};
+use super::document::{File, Setting, Value};
+use super::handoff_tables::Tables;
 use super::problem::{KeyName, Origin, Problem, Report, Reported};
 use super::schema::{KEYS, Key, Kind, METHOD, PROXY, Preset, REGISTRATION_ID, REGISTRATION_ID_FROM};
 
@@ -16,12 +17,17 @@ pub(super) struct Found<'s> {
 
 /// The merged settings.
 #[derive(Debug, Default)]
-pub(super) struct Settings(Vec<Setting>);
+pub(super) struct Settings {
+    settings: Vec<Setting>,
+    /// What stands below `[handoff]`.
+    pub(super) handoff: Tables,
+}
 
 impl Settings {
     /// Lets the settings of a main file count. There is nothing below it that an empty text could take back.
-    pub(super) fn main(&mut self, file: Vec<Setting>, report: &mut Report) {
-        for mut setting in file {
+    pub(super) fn main(&mut self, file: File, report: &mut Report) {
+        self.handoff.main(file.handoff, report);
+        for mut setting in file.settings {
             if setting.is_empty() && setting.key != PROXY {
                 let message = "is empty; write a value or remove the line".to_owned();
                 let problem = Problem { origin: setting.origin.clone(), key: Some(setting.key.to_name()), message };
@@ -32,10 +38,11 @@ impl Settings {
     }
 
     /// Lets the settings of a drop-in win. An empty text takes back what was written below it; an empty proxy means none at all.
-    pub(super) fn drop_in(&mut self, file: Vec<Setting>) {
-        for setting in file {
+    pub(super) fn drop_in(&mut self, file: File) {
+        self.handoff.drop_in(file.handoff);
+        for setting in file.settings {
             if setting.is_empty() && setting.key != PROXY {
-                self.0.retain(|other| other.key != setting.key);
+                self.settings.retain(|other| other.key != setting.key);
             } else {
                 self.put(setting);
             }
@@ -69,12 +76,12 @@ impl Settings {
 
     /// The setting of a key, if somebody wrote it or it has a default.
     pub(super) fn find(&self, key: Key) -> Option<&Setting> {
-        self.0.iter().find(|setting| setting.key == key)
+        self.settings.iter().find(|setting| setting.key == key)
     }
 
     /// Whether `key` was written after `other`.
     pub(super) fn is_later(&self, key: Key, other: Key) -> bool {
-        let place = |wanted: Key| self.0.iter().position(|setting| setting.key == wanted);
+        let place = |wanted: Key| self.settings.iter().position(|setting| setting.key == wanted);
         place(key) > place(other)
     }
 
@@ -118,13 +125,13 @@ impl Settings {
     }
 
     fn put(&mut self, setting: Setting) {
-        self.0.retain(|other| other.key != setting.key);
-        self.0.push(setting);
+        self.settings.retain(|other| other.key != setting.key);
+        self.settings.push(setting);
     }
 
     fn put_default(&mut self, key: Key, value: Value) {
         if self.find(key).is_none() {
-            self.0.push(Setting { key, value, origin: Origin::Default });
+            self.settings.push(Setting { key, value, origin: Origin::Default });
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::document::{Setting, Value};
+use super::handoff_tables::{Given, Written, quoted as quoted_key};
 use super::problem::Origin;
 use super::schema::{KEYS, TABLES};
 use super::{ConfigErrors, Loaded, Problem, Proxy, ProxyCredentials};
@@ -27,6 +28,11 @@ impl Loaded {
             }
             lines.push(String::new());
         }
+        for (table, keys) in self.settings.handoff.all() {
+            lines.push(format!("[{table}]"));
+            lines.extend(keys.into_iter().map(handoff_line));
+            lines.push(String::new());
+        }
         lines.pop();
         lines.join("\n") + "\n"
     }
@@ -41,7 +47,13 @@ impl Loaded {
             }
             (table.to_owned(), Json::Object(keys))
         });
-        Json::Object(tables.into_iter().collect())
+        let handoff = self.settings.handoff.all().into_iter().map(|(table, keys)| {
+            (
+                table.to_string(),
+                Json::Object(keys.into_iter().map(|written| (written.key.to_owned(), handoff_json(written))).collect()),
+            )
+        });
+        Json::Object(tables.into_iter().chain(handoff).collect())
     }
 
     fn of(&self, table: &'static str) -> impl Iterator<Item = &Setting> {
@@ -74,6 +86,27 @@ fn toml_line(setting: &Setting) -> String {
         Value::Broken(_) => return format!("# {} is of no use", setting.key.name),
     };
     format!("{} = {value}  # {}", setting.key.name, one_line(&setting.origin))
+}
+
+fn handoff_line(written: &Written) -> String {
+    let key = quoted_key(written.key);
+    let value = match &written.value {
+        Ok(Given::Text(text)) => quoted(text),
+        Ok(Given::Flag(flag)) => flag.to_string(),
+        Ok(Given::List(texts)) => format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ")),
+        Err(_) => return format!("# {key} is of no use"),
+    };
+    format!("{key} = {value}  # {}", one_line(&written.origin))
+}
+
+fn handoff_json(written: &Written) -> Json {
+    let value = match &written.value {
+        Ok(Given::Text(text)) => json!(text),
+        Ok(Given::Flag(flag)) => json!(flag),
+        Ok(Given::List(texts)) => json!(texts),
+        Err(_) => Json::Null,
+    };
+    json!({ "value": value, "origin": written.origin.to_string() })
 }
 
 fn to_json(setting: &Setting) -> Json {
@@ -142,7 +175,7 @@ fn one_line(origin: &Origin) -> String {
 }
 
 /// A TOML string: literal where that spares escapes (a payload is full of quotes), else basic.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let escapes = text.contains(['"', '\\']);
     if escapes && !text.contains('\'') && !text.chars().any(char::is_control) {
         return format!("'{text}'");

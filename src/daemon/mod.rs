@@ -2,11 +2,14 @@
 //!
 //! One task is at work at a time. Whoever asks is answered from the [`Desk`] meanwhile.
 
+mod change;
+mod hand;
 mod keep;
 mod watch;
 mod work;
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,16 +17,20 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 
 use crate::agent::{Agent, Surroundings};
+use crate::api::{self, Sockets};
 use crate::blame::Blame;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::desk::{Counts, Desk, Order, State, Trouble, days_left};
+use crate::desk::{Counts, Desk, Order, State, Status, Trouble};
+use crate::event;
 use crate::failure::Failure;
 use crate::lifecycle::{Lifecycle, Uptime};
+use crate::notify::Manager;
 use crate::progress::{Progress, seconds};
-use crate::record::Record;
+use crate::record::{Record, rfc3339};
 use crate::transcript::Transcript;
 use keep::Keep;
 use watch::{WallClock, Watched};
@@ -31,8 +38,6 @@ use work::{Done, Work};
 
 /// How often files and clock are looked at.
 const ROUND: Duration = Duration::from_secs(60);
-/// So many days before its end a certificate is spoken of, once a day.
-const DAYS_TO_RENEW: i64 = 30;
 
 /// What the machine gives to the daemon.
 pub struct Setting<'s> {
@@ -42,6 +47,8 @@ pub struct Setting<'s> {
     pub root: PathBuf,
     /// systemd's `$CREDENTIALS_DIRECTORY`.
     pub credentials: Option<PathBuf>,
+    /// Who wants to know how we are.
+    pub manager: &'s Manager,
 }
 
 impl Setting<'_> {
@@ -53,18 +60,68 @@ impl Setting<'_> {
             progress: Progress::Daemon(Arc::clone(desk)),
         }
     }
+
+    /// Tells the manager how we are while this is awaited: a TPM may come late, or never.
+    async fn told_meanwhile<T>(&self, desk: &Desk, work: impl Future<Output = T>) -> T {
+        let (mut news, mut work) = (desk.watch_status(), std::pin::pin!(work));
+        loop {
+            self.manager.alive();
+            self.manager.tell(&news.borrow_and_update(), Clock::with_floor(None));
+            tokio::select! {
+                done = &mut work => return done,
+                Ok(()) = news.changed() => {}
+                () = tokio::time::sleep(ROUND.min(self.manager.longest_nap())) => {}
+            }
+        }
+    }
 }
 
-/// Runs until the future is dropped.
+/// Runs until `stop` ends.
 ///
 /// # Errors
-/// What keeps it from starting: the configuration, a key or certificate, its directories.
-pub async fn run(setting: Setting<'_>) -> Result<Infallible, Failure> {
+/// What keeps it from starting: the configuration, a key or certificate, its directories, another daemon.
+pub async fn run(setting: Setting<'_>, stop: impl Future<Output = ()>) -> Result<(), Failure> {
     let no_signals = |error| Failure::new(Blame::Storage, format!("signals cannot be received: {error}"));
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     let config = (setting.load)()?;
-    let (desk, orders) = Desk::new(Clock::with_floor(None).instant());
-    let agent = Agent::open(config, setting.surroundings(&desk), Duration::MAX).await?;
+    let clock = Clock::with_floor(None);
+    let (desk, orders) = Desk::new(clock.instant());
+    let runtime = config.runtime_directory.clone();
+    // Whoever asks is answered from here on, also while the TPM is waited for.
+    let mut sockets = Sockets::bind(&runtime, &setting.root)?;
+    let manager = setting.manager;
+    manager.ready();
+    let handing = hand::over(Arc::clone(&desk), sockets.take_credential());
+    let (end, ended) = oneshot::channel::<()>();
+    let serving = api::serve(sockets, Arc::clone(&desk), clock, api::Limits::USUAL, &runtime, async {
+        let _ = ended.await;
+    });
+    let living = async {
+        let ended = tokio::select! {
+            () = stop => {
+                manager.stopping();
+                Ok(())
+            }
+            failed = live(setting, config, desk, orders, hangup) => failed.map(|never| match never {}),
+        };
+        drop(end);
+        ended
+    };
+    tokio::select! {
+        (ended, ()) = async { tokio::join!(living, serving) } => ended,
+        never = handing => match never {},
+    }
+}
+
+async fn live(
+    setting: Setting<'_>,
+    config: Config,
+    desk: Arc<Desk>,
+    orders: Receiver<Order>,
+    hangup: Signal,
+) -> Result<Infallible, Failure> {
+    let opening = Agent::open(config, setting.surroundings(&desk), Duration::MAX);
+    let agent = setting.told_meanwhile(&desk, opening).await?;
     Daemon::new(setting, desk, orders, hangup, agent).live().await
 }
 
@@ -92,12 +149,13 @@ impl<'s> Daemon<'s> {
 
     async fn live(mut self) -> Result<Infallible, Failure> {
         self.take_stock().await;
-        let mut work = None;
+        let (mut work, mut news) = (None, self.desk.watch_status());
         loop {
             if work.is_none() {
                 work = self.begin_what_is_due();
             }
             self.tell_state(work.as_ref());
+            self.tell_manager(&news.borrow_and_update(), work.as_ref());
             let nap = self.nap();
             tokio::select! {
                 done = at_work(&mut work) => {
@@ -105,7 +163,12 @@ impl<'s> Daemon<'s> {
                     self.finish(done).await;
                 }
                 Some(order) = self.orders.recv() => self.take(order, work.as_ref()),
-                Some(()) = self.hangup.recv() => if self.reload().await { work = None },
+                Some(()) = self.hangup.recv() => {
+                    self.setting.manager.reloading();
+                    if self.reload().await { work = None }
+                    self.setting.manager.ready();
+                }
+                Ok(()) = news.changed() => {}
                 () = tokio::time::sleep(nap) => if self.round().await { work = None },
             }
         }
@@ -151,7 +214,18 @@ impl<'s> Daemon<'s> {
     }
 
     fn serve(&mut self, record: Record) {
-        tracing::info!("assigned to {} as {} ({})", record.assigned_hub, record.device_id, record.proof);
+        tracing::info!(
+            message_id = event::ASSIGNED,
+            registration_id = record.registration_id,
+            assigned_hub = record.assigned_hub,
+            device_id = record.device_id,
+            proof = record.proof,
+            state = State::Provisioned.word(),
+            "assigned to {} as {} ({})",
+            record.assigned_hub,
+            record.device_id,
+            record.proof
+        );
         self.desk.serve(Some(self.agent.served(record)));
     }
 
@@ -198,13 +272,28 @@ impl<'s> Daemon<'s> {
 
     fn failed(&mut self, failure: &Failure) {
         Counts::add(&self.desk.counts.failures);
-        tracing::error!("{failure}");
+        let registration_id = self.agent.attestation().registration_id().as_str();
+        tracing::error!(
+            message_id = event::REGISTRATION_FAILED,
+            registration_id,
+            blame = failure.blame.word(),
+            dps_tracking_id = failure.tracking_id,
+            dps_error_code = failure.code,
+            "{failure}"
+        );
         let (now, instant) = (Clock::uptime(), self.agent.clock().instant());
         let wish = failure.not_before.map_or(Duration::ZERO, |moment| moment.saturating_duration_since(instant));
         let wait = self.life.failed(failure.blame, wish, now);
         self.desk.tell(|status| status.failed(failure, instant));
         let why = self.life.registration_due().map_or("", |(why, _)| why.words());
-        tracing::info!("{why}; next try in {}", seconds(wait));
+        tracing::info!(
+            message_id = event::WAITING,
+            registration_id,
+            next_attempt = rfc3339(self.agent.clock().now().saturating_add(wait.as_secs())),
+            state = State::Waiting.word(),
+            "{why}; next try in {}",
+            seconds(wait)
+        );
         self.keep.write(&self.life, &self.agent.about(), now);
     }
 
@@ -241,121 +330,6 @@ impl<'s> Daemon<'s> {
         self.desk.served().map(|served| served.record.generation)
     }
 
-    /// SIGHUP: a configuration that cannot be used changes nothing. Whether what is at work has become pointless.
-    async fn reload(&mut self) -> bool {
-        match (self.setting.load)() {
-            Ok(config) if config == *self.agent.config() => {
-                tracing::info!("the configuration was read again and is the same");
-                self.reopen(config).await
-            }
-            Ok(config) => {
-                tracing::info!("the configuration was read again and has changed");
-                self.reopen(config).await
-            }
-            Err(failure) => {
-                tracing::error!("{failure}");
-                tracing::error!("this configuration is not used; the one before stays");
-                false
-            }
-        }
-    }
-
-    /// Opens the identity anew. The old one stays where that fails, or where nothing is different.
-    async fn reopen(&mut self, config: Config) -> bool {
-        let agent = match Agent::open(config, self.setting.surroundings(&self.desk), Duration::ZERO).await {
-            Ok(agent) => agent,
-            Err(failure) => {
-                tracing::error!("{failure}");
-                tracing::error!("what was opened before stays in use");
-                return false;
-            }
-        };
-        if agent.about() == self.agent.about() && agent.config() == self.agent.config() {
-            return false;
-        }
-        self.agent = Rc::new(agent);
-        self.watched = Watched::new(self.agent.watched());
-        self.keep.forget();
-        self.settle().await;
-        true
-    }
-
-    /// Configuration, identity or record are other ones than before: what fits is served, and what does not is made anew. Until
-    /// then the old assignment serves.
-    async fn settle(&mut self) {
-        self.introduce();
-        let now = Clock::uptime();
-        match self.agent.current() {
-            Ok(Some(record)) => {
-                self.life.changed(true, now);
-                if let Err(failure) = self.agent.hand_off(&record).await {
-                    self.failed(&failure);
-                }
-                self.serve(record);
-            }
-            Ok(None) => self.life.changed(false, now),
-            Err(failure) => {
-                self.life.changed(false, now);
-                self.failed(&failure);
-            }
-        }
-        self.watched.refresh();
-    }
-
-    /// Looks at what may have changed without anybody telling us. Whether what is at work has become pointless.
-    async fn round(&mut self) -> bool {
-        let now = Clock::uptime();
-        if self.wall.was_set() {
-            tracing::info!("the machine's clock was set");
-            self.agent.believe_the_machine();
-            self.life.clock_was_set(now);
-            self.serve_by_the_clock();
-        }
-        self.desk.tell(|status| status.clock = self.agent.clock_verdict());
-        self.speak_of_certificate(now);
-        self.keep.write_now_and_then(&self.life, &self.agent.about(), now);
-        match self.watched.what_changed(&self.agent.store().path()) {
-            watch::Changed::Nothing => false,
-            watch::Changed::Identity => {
-                tracing::info!("a key or certificate file has changed");
-                self.reopen(self.agent.config().clone()).await
-            }
-            watch::Changed::Record => {
-                self.follow_record().await;
-                false
-            }
-        }
-    }
-
-    /// Another `dps-agent` has written the record: a verb of an operator.
-    async fn follow_record(&mut self) {
-        let is_served = |record: &Record| self.desk.served().is_some_and(|served| served.record == *record);
-        if !matches!(self.agent.current(), Ok(Some(record)) if is_served(&record)) {
-            tracing::info!("the record was changed by another process");
-            self.settle().await;
-        }
-    }
-
-    /// Tokens go by the clock that was found to be right last.
-    fn serve_by_the_clock(&self) {
-        self.desk.tell(|status| status.clock = self.agent.clock_verdict());
-        let behind = self.desk.served().filter(|served| served.clock != self.agent.clock());
-        if let Some(served) = behind.filter(|served| served.record.identity == self.agent.attestation().fingerprint()) {
-            self.desk.serve(Some(self.agent.served(served.record.clone())));
-        }
-    }
-
-    fn speak_of_certificate(&mut self, now: Uptime) {
-        const DAY: Duration = Duration::from_secs(24 * 3600);
-        let Some(validity) = self.agent.attestation().validity() else { return };
-        let left = days_left(validity, self.agent.clock().now());
-        let is_said = self.warned_of_certificate.is_some_and(|last| now < last + DAY);
-        if left < DAYS_TO_RENEW && !is_said {
-            self.warned_of_certificate = Some(now);
-            tracing::warn!("the client certificate has {left} days left; put a new one in place");
-        }
-    }
-
     fn tell_state(&self, work: Option<&Work>) {
         let (now, instant) = (Clock::uptime(), self.agent.clock().instant());
         let due = self.life.registration_due();
@@ -366,7 +340,7 @@ impl<'s> Daemon<'s> {
             let next = due.saturating_sub(now);
             self.desk.enter(State::Waiting, instant);
             self.desk.tell(|status| {
-                status.next_attempt = instant.checked_add(next);
+                status.plan(instant.checked_add(next));
                 status.doing = format!("{}; waiting for the next try", why.words());
             });
         } else if let Some(served) = served {
@@ -379,10 +353,18 @@ impl<'s> Daemon<'s> {
         }
     }
 
+    fn tell_manager(&self, status: &Status, work: Option<&Work>) {
+        let (manager, clock) = (self.setting.manager, self.agent.clock());
+        manager.tell(status, clock);
+        if !work.is_some_and(|work| work.is_stuck(status, clock.instant())) {
+            manager.alive();
+        }
+    }
+
     fn nap(&self) -> Duration {
         let now = Clock::uptime();
         let due = self.life.next(now).map_or(ROUND, |(_, due)| due.saturating_sub(now));
-        due.clamp(Duration::from_millis(100), ROUND)
+        due.clamp(Duration::from_millis(100), ROUND.min(self.setting.manager.longest_nap()))
     }
 }
 

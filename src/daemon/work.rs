@@ -4,18 +4,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, Renewal};
 use crate::campaign::Campaign;
-use crate::desk::{Counts, Desk, State};
+use crate::desk::{Counts, Desk, State, Status};
+use crate::event;
 use crate::failure::Failure;
 use crate::lifecycle::{Task, Tried, Why};
 use crate::record::Record;
 
+/// No task takes as long (a registration's patience is [`Campaign::PATIENCE`]), unless something in it will never come about.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// A task at work, and its end.
 pub(super) struct Work {
     registers: bool,
+    begun: Instant,
     future: Pin<Box<dyn Future<Output = Done>>>,
 }
 
@@ -32,6 +37,7 @@ impl Work {
     pub(super) fn begin(task: Task, agent: &Rc<Agent>, desk: &Arc<Desk>) -> Self {
         let (agent, desk) = (Rc::clone(agent), Arc::clone(desk));
         let record = desk.served().map(|served| served.record.clone());
+        let begun = agent.clock().instant();
         let future: Pin<Box<dyn Future<Output = Done>>> = match (task, record) {
             (Task::Register(why), _) => Box::pin(async move { Done::Registered(register(why, &agent, &desk).await) }),
             (Task::AskDps, _) => Box::pin(async move { Done::AskedDps(agent.reaches_dps().await) }),
@@ -43,11 +49,17 @@ impl Work {
             (Task::TryHub, None) => Box::pin(async { Done::TriedHub(Ok((Tried::Unreachable, None))) }),
             (Task::LookUp, None) => Box::pin(async { Done::LookedUp(None) }),
         };
-        Self { registers: matches!(task, Task::Register(_)), future }
+        Self { registers: matches!(task, Task::Register(_)), begun, future }
     }
 
     pub(super) fn registers(&self) -> bool {
         self.registers
+    }
+
+    /// Whether it can only be lost: a start anew will do better. For the clock it may wait for ever.
+    pub(super) fn is_stuck(&self, status: &Status, now: Instant) -> bool {
+        let since = self.begun.max(status.since);
+        status.state != State::WaitingForClock && now.saturating_duration_since(since) > LONGEST
     }
 
     pub(super) async fn done(&mut self) -> Done {
@@ -80,10 +92,33 @@ async fn believable_clock(agent: &Agent, desk: &Desk) {
     desk.enter(State::WaitingForClock, agent.clock().instant());
     let why = format!("the clock is {} s behind the earliest time it can be; waiting for somebody to set it", behind.as_secs());
     // Said once: the log of a gateway whose clock nobody sets lies on flash.
-    tracing::info!("{why}");
+    tracing::info!(message_id = event::CLOCK_BELOW_FLOOR, state = State::WaitingForClock.word(), "{why}");
     desk.tell(|status| (status.doing, status.clock, status.next_attempt) = (why, agent.clock_verdict(), None));
     while agent.clock().below_floor().is_some() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     desk.tell(|status| status.clock = agent.clock_verdict());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn work(begun: Instant) -> Work {
+        Work { registers: true, begun, future: Box::pin(std::future::pending()) }
+    }
+
+    #[test]
+    fn a_task_is_lost_after_longer_than_any_takes_but_never_while_the_clock_is_waited_for() {
+        let start = Clock::with_floor(None).instant();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let (desk, _orders) = Desk::new(start);
+        let stuck = |seconds| work(after(10)).is_stuck(&desk.status(), after(seconds));
+        assert_eq!((stuck(10 + 3600), stuck(10 + 3601)), (false, true));
+        desk.enter(State::WaitingForClock, after(20));
+        assert!(!stuck(1_000_000));
+        desk.enter(State::Registering, after(1_000_000));
+        assert_eq!((stuck(1_000_000 + 3600), stuck(1_000_000 + 3601)), (false, true));
+    }
 }

@@ -12,36 +12,41 @@ use crate::gateway::{Gateway, KEY, emulator};
 use crate::strace;
 
 /// Long for a machine that is busy; what is tested for takes far less.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running daemon. It is killed if a test ends before it does.
-struct Daemon<'g> {
+pub struct Daemon<'g> {
     gateway: &'g Gateway,
     child: Child,
 }
 
 impl<'g> Daemon<'g> {
-    fn start(gateway: &'g Gateway) -> Self {
+    pub fn start(gateway: &'g Gateway) -> Self {
         Self::spawn(gateway, gateway.command(&["run"]))
     }
 
-    fn spawn(gateway: &'g Gateway, mut command: std::process::Command) -> Self {
+    pub fn spawn(gateway: &'g Gateway, mut command: std::process::Command) -> Self {
         let log = fs::File::create(gateway.path("log")).unwrap();
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Self { gateway, child }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.gateway.placed(&fs::read_to_string(self.gateway.path("log")).unwrap())
     }
 
-    fn wait_for(&mut self, what: &str) {
+    pub fn wait_for(&mut self, what: &str) {
         let logged = until(|| self.log().contains(what) || self.child.try_wait().unwrap().is_some());
         assert!(logged && self.log().contains(what), "no {what:?} in:\n{}", self.log());
     }
 
+    /// SIGHUP: it reads its configuration again.
+    pub fn reload(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
     /// SIGTERM; it ends with 0, soon, and leaves nothing half written.
-    fn stop(self) -> String {
+    pub fn stop(self) -> String {
         let process = Pid::from_child(&self.child);
         self.stop_process(process)
     }
@@ -72,7 +77,7 @@ impl Drop for Daemon<'_> {
     }
 }
 
-fn until(mut condition: impl FnMut() -> bool) -> bool {
+pub fn until(mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         if condition() {

@@ -29,6 +29,7 @@ pub struct Gateway {
     hub: Vec<String>,
     state: PathBuf,
     runtime: PathBuf,
+    tables: String,
 }
 
 /// How a run of the agent ended.
@@ -65,6 +66,7 @@ impl Gateway {
             hub: vec!["verify = \"never\"".into(), format!("mqtt_port = {mqtt}"), format!("https_port = {https}")],
             state: directory.join("state"),
             runtime: directory.join("run"),
+            tables: String::new(),
             directory,
         };
         gateway.file("ca.pem", 0o644, emulator.ca_pem());
@@ -92,6 +94,13 @@ impl Gateway {
         let key = line.split(' ').next().unwrap();
         lines.retain(|known| known.split(' ').next() != Some(key));
         lines.push(line.to_owned());
+        self.write();
+        self
+    }
+
+    /// Further tables of the configuration, as they stand there.
+    pub fn table(mut self, text: &str) -> Self {
+        self.tables.push_str(text);
         self.write();
         self
     }
@@ -129,6 +138,10 @@ impl Gateway {
         self.directory.join(name)
     }
 
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
     pub fn record(&self) -> PathBuf {
         self.state.join("record")
     }
@@ -137,11 +150,12 @@ impl Gateway {
         self.runtime.join("assignment.json")
     }
 
-    /// The names in the state directory and in the runtime directory, sorted.
+    /// The names in the state directory and in the runtime directory, sorted, but for what the daemon's sockets bring.
     pub fn names(&self) -> [Vec<String>; 2] {
         [&self.state, &self.runtime].map(|directory| {
             let entries = fs::read_dir(directory).into_iter().flatten();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.retain(|name| !["admin", "client", "credential.sock", "metrics.prom"].contains(&name.as_str()));
             names.sort();
             names
         })
@@ -180,12 +194,13 @@ impl Gateway {
 
     fn write(&mut self) {
         let text = format!(
-            "[dps]\n{}\n[attestation]\n{}\n[hub]\n{}\n[state]\ndirectory = \"{}\"\n[runtime]\ndirectory = \"{}\"\n",
+            "[dps]\n{}\n[attestation]\n{}\n[hub]\n{}\n[state]\ndirectory = \"{}\"\n[runtime]\ndirectory = \"{}\"\n{}",
             self.dps.join("\n"),
             self.attestation.join("\n"),
             self.hub.join("\n"),
             self.state.display(),
-            self.runtime.display()
+            self.runtime.display(),
+            self.tables
         );
         self.file("config.toml", 0o644, text);
     }

@@ -4,8 +4,12 @@
 mod bad_input;
 mod check;
 mod daemon;
+mod evidence;
 mod gateway;
 mod identity;
+mod life;
+mod machine;
+mod notify;
 mod power_cut;
 mod proof;
 mod proxy;

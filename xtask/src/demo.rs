@@ -130,7 +130,8 @@ fn arrived(device: &str, credential: &str, emulator: &Emulator) -> Done {
 }
 
 /// A gateway whose keys are in a TPM of its own.
-struct TpmGateway<'a> {
+#[derive(Debug)]
+pub struct TpmGateway<'a> {
     name: &'static str,
     agent: &'a Path,
     tpm: Tpm,
@@ -138,7 +139,11 @@ struct TpmGateway<'a> {
 }
 
 impl<'a> TpmGateway<'a> {
-    fn new(name: &'static str, programs: &'a Programs, directory: &Path) -> Done<Self> {
+    /// Its TPM is new and on.
+    ///
+    /// # Errors
+    /// If the TPM does not start.
+    pub fn new(name: &'static str, programs: &'a Programs, directory: &Path) -> Done<Self> {
         let home = directory.join(name);
         let gateway = Self { name, agent: &programs.agent, tpm: Tpm::start(&home.join("tpm"))?, home };
         gateway.configure("")?;
@@ -146,12 +151,22 @@ impl<'a> TpmGateway<'a> {
     }
 
     /// What an operator enrolls it by, as the agent tells it.
-    fn endorsement_key(&self) -> Done<String> {
-        let identity = answer(self.agent, &["identity", "--json"], &self.config())?;
-        Ok(identity["tpm"]["endorsementKey"].as_str().ok_or("no endorsement key")?.to_owned())
+    ///
+    /// # Errors
+    /// If the agent does not tell.
+    pub fn identity(&self) -> Done<Value> {
+        answer(self.agent, &["identity", "--json"], &self.config())
     }
 
-    fn register(&self, emulator: &Emulator) -> Done {
+    fn endorsement_key(&self) -> Done<String> {
+        Ok(self.identity()?["tpm"]["endorsementKey"].as_str().ok_or("no endorsement key")?.to_owned())
+    }
+
+    /// Registers it, and sends a message to its hub.
+    ///
+    /// # Errors
+    /// If that does not go as it should.
+    pub fn register(&self, emulator: &Emulator) -> Done {
         say::heading(&format!("Gateway {}: TPM, over HTTPS", self.name));
         let (mqtt, https) = (emulator.mqtt_port, emulator.https_port);
         let roots = emulator.roots();

@@ -1,6 +1,8 @@
 //! Runs `dps-emulator serve` as a process of its own, as any user of it would, and reads what it recorded.
 
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +37,12 @@ impl Plan {
     pub fn symmetric_key(mut self, registration_id: &str, key: &str, settings: &str) -> Self {
         let _infallible =
             writeln!(self.devices, "[[enrollment]]\nregistration_id = {registration_id:?}\nprimary_key = {key:?}\n{settings}\n");
+        self
+    }
+
+    /// Adds tables as they are.
+    pub fn table(mut self, text: &str) -> Self {
+        let _infallible = writeln!(self.devices, "{text}");
         self
     }
 
@@ -77,6 +85,8 @@ impl Emulator {
         let mut process = Command::new(program)
             .args(["serve", "--config"])
             .arg(&config)
+            .arg("--control")
+            .arg(directory.join("control"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -95,6 +105,23 @@ impl Emulator {
     /// The certificate of the CA that issued the emulator's server certificate.
     pub fn roots(&self) -> PathBuf {
         self.directory.join("roots.pem")
+    }
+
+    /// Tells the emulator to do something (emulator/README.md, Years of a hub); its answer.
+    ///
+    /// # Errors
+    /// If it does not, or cannot.
+    pub fn command(&self, line: &str) -> Done<Value> {
+        let mut stream = UnixStream::connect(self.directory.join("control"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        writeln!(stream, "{line}")?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        match answer["error"].as_str() {
+            None => Ok(answer),
+            Some(error) => Err(format!("{line}: {error}").into()),
+        }
     }
 
     /// What the emulator recorded of one device so far, without the device's name before each line.

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo`, `test`, `bench`, `cross`, `deb` and others.
+//! The project's own commands: `cargo xtask demo`, `factory-demo`, `test`, `bench`, `cross`, `deb` and others.
 #![expect(
     clippy::disallowed_methods,
     reason = "a program for the developer's machine: it measures time and waits, and no test of it needs another clock"
@@ -9,6 +9,7 @@ mod credentials;
 mod cross;
 mod demo;
 mod emulator;
+mod factory;
 mod hub;
 mod judges;
 mod loopback;
@@ -17,6 +18,7 @@ mod mutations;
 mod package;
 mod power_cut;
 mod say;
+mod system_test;
 mod test;
 mod tpm;
 mod workspace;
@@ -30,16 +32,19 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
   demo                     register four gateways with an emulated service, and send a message as each of them
+  factory-demo [--devices N] [--rate N]
+                           enroll three thousand gateways with Entra ID at the service's rate (four minutes), and register one
   test                     everything: cargo test, then the SDK clients against the emulator
   judges [NAME…]           only the SDK clients and tpm2-tools; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
+  system-test [--quick]    boot machines with the shipped units, and see what becomes of them (as root)
   cross [aarch64|armv7] [--build-only]
                            build the agent for ARM, and register in qemu over each transport and with a TPM, now and past 2038
   deb [amd64|arm64|armhf]  make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
-                           parts: speed round-trips instructions tpm size
+                           parts: speed round-trips instructions tpm idle size
 ";
 
 fn main() -> ExitCode {
@@ -62,8 +67,10 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         judges::INSIDE => judges::run_inside(rest),
         "bench" => bench::run(rest),
         bench::INSIDE => bench::run_inside(rest).map(|()| ExitCode::SUCCESS),
+        "factory-demo" => factory::run(rest),
         "mutations" => mutations::run(rest),
         "power-cut" => power_cut::run(),
+        "system-test" => system_test::run(rest),
         "deb" => package::run(rest).map(|()| ExitCode::SUCCESS),
         cross::INSIDE => cross::run_inside(rest).map(|()| ExitCode::SUCCESS),
         "cross" => cross::run(rest).map(|()| ExitCode::SUCCESS),

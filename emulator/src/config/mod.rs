@@ -6,12 +6,14 @@ mod service_api;
 pub(crate) use service_api::{Client, Entra, Federated, Policy, ServiceApi};
 
 use crate::fault::Fault;
+use crate::hub::Spread;
 use crate::service_api::Record;
 use crate::tpm::ParentKey;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A configuration that has been checked.
 #[derive(Debug)]
@@ -198,6 +200,9 @@ pub(crate) struct Settings {
     pub(crate) at_once: bool,
     pub(crate) retry_after: Option<String>,
     pub(crate) fail: Option<Fail>,
+    /// A hub refuses a new identity for so many seconds, and so many times.
+    pub(crate) hub_delay: u32,
+    pub(crate) hub_refusals: u32,
     pub(crate) faults: Vec<Fault>,
     pub(crate) reprovision: Reprovision,
 }
@@ -221,6 +226,13 @@ impl Default for Reprovision {
 
 fn yes() -> bool {
     true
+}
+
+impl Settings {
+    /// What is before an identity that a hub is given now.
+    pub(crate) fn spread(&self) -> Spread {
+        Spread { refusals: self.hub_refusals, end: Instant::now() + Duration::from_secs(self.hub_delay.into()) }
+    }
 }
 
 /// The end of a registration that fails.

@@ -166,6 +166,10 @@ macro_rules! enrollment_table {
             retry_after: Option<RetryAfter>,
             fail: Option<Fail>,
             #[serde(default)]
+            hub_delay: u32,
+            #[serde(default)]
+            hub_refusals: u32,
+            #[serde(default)]
             faults: Vec<Spanned<String>>,
         }
 
@@ -189,6 +193,8 @@ macro_rules! enrollment_table {
                     at_once: self.answer.is_some(),
                     retry_after: self.retry_after.map(RetryAfter::text),
                     fail: self.fail,
+                    hub_delay: self.hub_delay,
+                    hub_refusals: self.hub_refusals,
                     faults: faults(self.faults)?,
                     reprovision: Reprovision::default(),
                 })

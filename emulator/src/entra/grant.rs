@@ -1,7 +1,7 @@
 //! The token endpoint: what a client shows for itself, and what is wrong with it (service API §6.4).
 
 use super::Provider;
-use super::jwt::{Jwt, decode};
+use super::jwt::{Jwt, thumbprint};
 use crate::answer::{Answer, guid, timestamp};
 use crate::attest::now;
 use crate::config::{Client, Federated};
@@ -170,7 +170,7 @@ fn in_time(assertion: &Jwt) -> Result<(), Fault> {
 fn is_named(certificate: &CertificateDer<'_>, assertion: &Jwt) -> bool {
     let thumbprints = [("x5t#S256", &digest::SHA256), ("x5t", &digest::SHA1_FOR_LEGACY_USE_ONLY)];
     let is = |(name, algorithm): (&str, &'static digest::Algorithm)| {
-        decode(assertion.header(name)).is_some_and(|named| named == digest::digest(algorithm, certificate).as_ref())
+        thumbprint(assertion.header(name)).is_some_and(|named| named == digest::digest(algorithm, certificate).as_ref())
     };
     thumbprints.into_iter().any(is)
 }

@@ -110,9 +110,49 @@ impl Jwt {
 /// How far another machine's clock may be ahead, in seconds.
 const SKEW: u64 = 300;
 
-/// Microsoft's own clients also write the other alphabet, and padding, which Entra ID takes.
-pub(crate) fn decode(part: &str) -> Option<Vec<u8>> {
-    let part = part.trim_end_matches('=');
-    let standard = part.replace('-', "+").replace('_', "/");
-    STANDARD.decode(format!("{standard}{}", "=".repeat((4 - standard.len() % 4) % 4))).ok()
+/// RFC 7515 §2: without padding.
+fn decode(part: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(part).ok()
+}
+
+/// Reads a thumbprint, which Microsoft's Rust client writes in the other alphabet of base64, with padding.
+pub(super) fn thumbprint(text: &str) -> Option<Vec<u8>> {
+    decode(text).or_else(|| STANDARD.decode(text).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::Algorithm;
+
+    fn resigned(signer: &Signer, header: &Value, claims: &Value) -> String {
+        let text = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let mut signature = vec![0; signer.key.public().modulus_len()];
+        signer.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    #[test]
+    fn signed_by_one_key_and_no_other_with_no_other_algorithm() {
+        let [own, other] = [(), ()].map(|()| Signer::new(&Key::generate(Algorithm::Rsa2048).unwrap()).unwrap());
+        let token = Jwt::parse(&own.sign(&json!({"a": "b"})).unwrap()).unwrap();
+        assert_eq!((token.claim("a"), token.claim("c"), token.header("kid")), ("b", "", own.key_id()));
+        assert!(token.is_signed_with(own.public()) && !token.is_signed_with(other.public()));
+        for algorithm in ["none", "HS256", "RS512", "PS256", ""] {
+            let token = Jwt::parse(&resigned(&own, &json!({"alg": algorithm}), &json!({}))).unwrap();
+            assert!(!token.is_signed_with(own.public()), "{algorithm}");
+        }
+        assert!(Signer::new(&Key::generate(Algorithm::EcP256).unwrap()).is_err());
+    }
+
+    #[test]
+    fn from_nbf_until_exp() {
+        let token = |claims: Value| Jwt { header: json!({}), claims, signed: String::new(), signature: Vec::new() };
+        let both = token(json!({"nbf": 1000, "exp": 2000}));
+        let valid: Vec<u64> = [699, 700, 1500, 1999, 2000].into_iter().filter(|now| both.is_valid_at(*now)).collect();
+        assert_eq!(valid, [700, 1500, 1999], "five minutes before nbf, too");
+        assert!(token(json!({"exp": 2000})).is_valid_at(0));
+        assert!(!token(json!({"nbf": 1000})).is_valid_at(1500), "exp must be there");
+        assert!(!token(json!({"exp": "2000"})).is_valid_at(1500));
+    }
 }

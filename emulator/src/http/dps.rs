@@ -1,11 +1,12 @@
 //! The provisioning service over HTTPS (DPS device API §6).
 
 use super::Request;
-use super::is_json;
+use super::check_form;
 use crate::answer::Answer;
 use crate::attest::{Credential, Refusal};
 use crate::fault::{Lie, Stage};
-use crate::names::{parameter, percent_decode};
+use crate::names::percent_decode;
+use crate::requests::Request as Asks;
 use crate::service::{Service, Via};
 use rustls_pki_types::CertificateDer;
 
@@ -59,24 +60,23 @@ impl Route {
     }
 
     /// The stage of its faults.
-    pub(super) fn stage(&self) -> Option<Stage> {
+    pub(super) fn stage(&self) -> Stage {
         match self.call {
-            _ if self.is_challenge => Some(Stage::Challenge),
-            Call::Register => Some(Stage::Register),
-            Call::Query(_) => Some(Stage::Query),
-            Call::Lookup => None,
+            _ if self.is_challenge => Stage::Challenge,
+            Call::Register => Stage::Register,
+            Call::Query(_) => Stage::Query,
+            Call::Lookup => Stage::Lookup,
         }
     }
 
-    /// Writes down that it was asked.
-    pub(super) fn say(&self, service: &Service) {
-        let line = match &self.call {
-            Call::Register if self.is_challenge => "> challenge".to_owned(),
-            Call::Register => "> register".to_owned(),
-            Call::Query(operation) => format!("> query {operation}"),
-            Call::Lookup => "> lookup".to_owned(),
-        };
-        service.say(Some(&self.registration_id), line);
+    /// What it asks for, to be written down.
+    pub(super) fn asks(&self) -> Asks<'_> {
+        match &self.call {
+            Call::Register if self.is_challenge => Asks::Challenge,
+            Call::Register => Asks::Register,
+            Call::Query(operation) => Asks::Query(operation),
+            Call::Lookup => Asks::Lookup,
+        }
     }
 
     /// Answers it. Error codes other than 401000, 401002, 404201 and 404203 are UNCONFIRMED (DPS device API §7.3).
@@ -103,7 +103,7 @@ impl Route {
         let mut answer = match &self.call {
             Call::Register => service.register(id, &request.body, lie),
             Call::Query(operation) => service.query(id, operation, lie),
-            Call::Lookup => service.lookup(id, &request.body),
+            Call::Lookup => service.lookup(id, &request.body, lie),
         };
         if answer.status == 202 {
             answer.headers.push(("Location", self.location(request)));
@@ -112,18 +112,7 @@ impl Route {
     }
 
     fn check_form(&self, service: &Service, request: &Request) -> Result<(), Answer> {
-        if request.method != self.call.method() {
-            return Err(Answer::error(405_000, "Method not allowed."));
-        }
-        match parameter(&request.query, "api-version") {
-            Some(version) if service.speaks(&version) => {}
-            Some(_) => return Err(Answer::error(400_000, "The api-version is not known.")),
-            None => return Err(Answer::error(400_000, "The api-version is missing.")),
-        }
-        if !request.body.is_empty() && !is_json(request) {
-            return Err(Answer::error(415_000, "The content type is not application/json."));
-        }
-        Ok(())
+        check_form(service, request, &[self.call.method()]).map_err(|(code, message)| Answer::error(code, message))
     }
 
     fn check_proof(&self, service: &Service, request: &Request, certificates: &[CertificateDer<'static>]) -> Result<(), Answer> {

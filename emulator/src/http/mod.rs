@@ -9,6 +9,8 @@ mod websocket;
 use crate::answer::Answer;
 use crate::fault::{Delivery, Misdeed, Plain};
 use crate::mqtt::GARBAGE;
+use crate::names::parameter;
+use crate::requests::Request as Asks;
 use crate::service::{Service, Via};
 use request::Broken;
 use route::Route;
@@ -71,8 +73,11 @@ impl Connection {
         let device = device.as_deref();
         let mut answer = None;
         if std::mem::take(&mut self.fresh) {
-            self.service.say(device, format!("> connect {}", Via::Https.name()));
             let own = route.as_ref().ok().and_then(Route::device);
+            match own {
+                Some(own) => self.service.note(own, Asks::Connect(Via::Https)),
+                None => self.service.say(device, format!("> connect {}", Via::Https.name())),
+            }
             let fault = self.service.fault(own, crate::fault::Stage::Connect, fits_connect);
             answer = self.play(device, fault).await?;
         }
@@ -86,7 +91,7 @@ impl Connection {
     async fn call(&mut self, route: &Route, request: &Request) -> Result<(), Ended> {
         let device = Some(route.speaker());
         route.say(&self.service, request);
-        let fault = route.stage().and_then(|stage| self.service.fault(route.device(), stage, fits_https));
+        let fault = self.service.fault(route.device(), route.stage(), fits_https);
         let (delivery, lie) = match &fault {
             Some(Misdeed::Plain(plain)) => {
                 self.play_plain(device, *plain).await?;
@@ -163,7 +168,23 @@ async fn play_plain(stream: &mut TlsStream<TcpStream>, plain: Plain) -> Result<(
     Err(Ended)
 }
 
-pub(crate) fn is_json(request: &Request) -> bool {
+/// What every API of the service asks of a call's form; the error is a code and a message.
+pub(crate) fn check_form(service: &Service, request: &Request, methods: &[&str]) -> Result<(), (u32, &'static str)> {
+    if !methods.contains(&request.method.as_str()) {
+        return Err((405_000, "Method not allowed."));
+    }
+    match parameter(&request.query, "api-version") {
+        Some(version) if service.speaks(&version) => {}
+        Some(_) => return Err((400_000, "The api-version is not known.")),
+        None => return Err((400_000, "The api-version is missing.")),
+    }
+    if !request.body.is_empty() && !is_json(request) {
+        return Err((415_000, "The content type is not application/json."));
+    }
+    Ok(())
+}
+
+fn is_json(request: &Request) -> bool {
     let kind = request.header("content-type").unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }

@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, guid};
 use std::fmt::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The response with this answer.
 pub(crate) fn to_bytes(answer: &Answer, keep_alive: bool) -> Vec<u8> {
@@ -10,7 +10,9 @@ pub(crate) fn to_bytes(answer: &Answer, keep_alive: bool) -> Vec<u8> {
     let mut header = |name: &str, value: &str| {
         let _ = write!(head, "{name}: {value}\r\n");
     };
-    header("Date", &httpdate::fmt_http_date(SystemTime::now()));
+    let shift = Duration::from_secs(answer.dated.unsigned_abs());
+    let now = SystemTime::now();
+    header("Date", &httpdate::fmt_http_date(if answer.dated < 0 { now - shift } else { now + shift }));
     // RFC 9110 §8.6: never with 204.
     if answer.status != 204 {
         header("Content-Length", &answer.body.len().to_string());

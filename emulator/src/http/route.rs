@@ -50,18 +50,18 @@ impl Route {
     }
 
     /// The stage of its faults.
-    pub(super) fn stage(&self) -> Option<Stage> {
+    pub(super) fn stage(&self) -> Stage {
         match self {
             Self::Device(route) => route.stage(),
-            Self::Api(_) => Some(Stage::ServiceApi),
-            Self::Entra(_) => Some(Stage::Entra),
+            Self::Api(_) => Stage::ServiceApi,
+            Self::Entra(_) => Stage::Entra,
         }
     }
 
     /// Writes down that it was asked.
     pub(super) fn say(&self, service: &Service, request: &Request) {
         match self {
-            Self::Device(route) => route.say(service),
+            Self::Device(route) => service.note(&route.registration_id, route.asks()),
             Self::Api(_) | Self::Entra(_) => {
                 service.say(Some(self.speaker()), format!("> {} {}", request.method, request.path));
             }

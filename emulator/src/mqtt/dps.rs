@@ -7,6 +7,7 @@ use crate::attest::Refusal;
 use crate::config::{Kinder, WrongKey};
 use crate::fault::{Delivery, Misdeed, Stage};
 use crate::names::{parameter, percent_encode};
+use crate::requests::Request;
 use crate::service::{Via, fits_mqtt};
 
 const FILTER: &str = "$dps/registrations/res/#";
@@ -39,7 +40,7 @@ pub(super) async fn serve(
 ) -> Result<(), Ended> {
     let via = peer.via;
     note_way(&link, &registration_id, via);
-    link.say(format!("> connect {}", via.name()));
+    link.service.note(&registration_id, Request::Connect(via));
     let fault = link
         .service
         .fault(Some(&registration_id), Stage::Connect, |misdeed| matches!(misdeed, Misdeed::Plain(_) | Misdeed::Connack(_)));
@@ -88,7 +89,9 @@ fn return_code(link: &Link, connect: &Connect, id: &str, api_version: &str, admi
             | Refusal::Unchallenged
             | Refusal::EndorsementKey
             | Refusal::OtherKeys
-            | Refusal::Transport,
+            | Refusal::Transport
+            | Refusal::Disabled
+            | Refusal::NotYet,
         ) => match link.service.config.wrong_key_on_mqtt {
             WrongKey::Response => ACCEPTED,
             WrongKey::Connack => NOT_AUTHORIZED,
@@ -153,10 +156,8 @@ impl Session {
         if request.qos == 1 {
             self.link.wire.send(&puback(request.id)).await?;
         }
-        match &asked.operation {
-            None => self.link.say("> register"),
-            Some(operation) => self.link.say(format!("> query {operation}")),
-        }
+        let asks = asked.operation.as_ref().map_or(Request::Register, |operation| Request::Query(operation));
+        self.link.service.note(&self.registration_id, asks);
         let stage = if asked.operation.is_some() { Stage::Query } else { Stage::Register };
         let fault = self.link.service.fault(Some(&self.registration_id), stage, fits_mqtt);
         self.play(fault.as_ref()).await?;

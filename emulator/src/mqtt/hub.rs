@@ -5,6 +5,7 @@ use super::{ACCEPTED, Ended, Link, NOT_AUTHORIZED, Peer, WRONG_CLIENT_ID, WRONG_
 use crate::fault::{Misdeed, Stage};
 use crate::hub::{Session, Telemetry};
 use crate::names::parameter;
+use std::time::Duration;
 
 /// At most so many subscriptions.
 const SUBSCRIPTIONS: usize = 5;
@@ -40,26 +41,26 @@ pub(super) async fn serve(mut link: Link, connect: &Connect, peer: Peer, hub: St
     let shown = credential(connect, peer);
     let session = link.service.with(|state| state.hubs.connect(&hub, &device_id, &shown, &link.service.config.kinder));
     link.service.explain(&link.device, &session);
-    let Ok(session) = session else {
+    let Ok(mut session) = session else {
         return link.connack(NOT_AUTHORIZED).await;
     };
     let mut connection = Connection { link, hub, device_id, subscriptions: Vec::new() };
-    let end = connection.run(&session).await;
+    let end = connection.run(&mut session).await;
     let Connection { link, hub, device_id, .. } = connection;
     link.service.with(|state| state.hubs.disconnect(&hub, &device_id, session.number));
     end
 }
 
 impl Connection {
-    async fn run(&mut self, session: &Session) -> Result<(), Ended> {
+    async fn run(&mut self, session: &mut Session) -> Result<(), Ended> {
         self.link.connack(ACCEPTED).await?;
+        let expired = expired(session.left);
+        tokio::pin!(expired);
         loop {
             let packet = tokio::select! {
                 packet = self.link.next() => packet?,
-                () = session.evicted.notified() => {
-                    self.link.say("! evicted");
-                    return Err(Ended);
-                }
+                () = &mut expired => return Err(self.end("! expired")),
+                _ = session.farewell.changed() => return Err(self.end(session.farewell.borrow().line())),
             };
             match packet {
                 Packet::Connect(_) => return Err(self.link.close("a second CONNECT")),
@@ -77,6 +78,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn end(&self, why: &str) -> Ended {
+        self.link.say(why);
+        Ended
     }
 
     async fn subscribe(&mut self, id: u16, filters: &[(String, u8)]) -> Result<(), Ended> {
@@ -141,5 +147,13 @@ impl Connection {
         }
         let rid = topic.strip_prefix("$iothub/twin/PATCH/properties/reported/?").and_then(rid)?;
         Some(publish(&format!("$iothub/twin/res/204/?$rid={rid}&$version=2"), 0, 0, b""))
+    }
+}
+
+/// Returns when a token's life is over.
+async fn expired(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left).await,
+        None => std::future::pending().await,
     }
 }

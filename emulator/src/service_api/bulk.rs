@@ -87,7 +87,7 @@ impl Bulk {
 
     fn try_one(&self, state: &mut State, item: &Value, known: &Known<'_>) -> Result<(), Failed> {
         let wrong = |message: String| Failed { code: 400_000, message };
-        let body: Body = serde_json::from_value(item.clone()).map_err(|error| wrong(error.to_string()))?;
+        let body = Body::read(item.clone()).map_err(wrong)?;
         let id = body.id(known.kind).unwrap_or_default().to_owned();
         let etag = body.etag.clone();
         self.condition(state.etag(known.kind, &id), etag.as_deref())?;

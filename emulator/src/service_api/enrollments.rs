@@ -105,18 +105,17 @@ impl State {
         }
     }
 
-    /// All of them, by their lower-case IDs, in this order.
-    pub(super) fn enrollments(&self, kind: Kind) -> Vec<(String, Value)> {
-        let mut all: Vec<(String, Value)> = match kind {
+    /// The lower-case IDs of all of them, in order.
+    pub(super) fn enrollments(&self, kind: Kind) -> Vec<String> {
+        let mut ids: Vec<String> = match kind {
             Kind::Individual => {
-                let shown =
-                    |(key, device): (&String, &Device)| Some((key.clone(), view::individual(device, device.record.as_ref()?)));
-                self.devices.iter().filter_map(shown).collect()
+                let enrolled = self.devices.iter().filter(|(_, device)| device.record.is_some());
+                enrolled.map(|(id, _)| id.clone()).collect()
             }
-            Kind::Group => self.groups.iter().map(|group| (group.name.to_lowercase(), view::group(group))).collect(),
+            Kind::Group => self.groups.iter().map(|group| group.name.to_lowercase()).collect(),
         };
-        all.sort_by(|one, other| one.0.cmp(&other.0));
-        all
+        ids.sort();
+        ids
     }
 
     /// How a device, or the members of a group, prove their identity, with the keys.

@@ -14,7 +14,7 @@ mod view;
 use crate::answer::Answer;
 use crate::config;
 use crate::entra::{Provider, Refused};
-use crate::http::{Request, is_json};
+use crate::http::{Request, check_form};
 use crate::names::{parameter, percent_decode};
 use crate::service::{Service, State};
 use access::{Kind, Operation};
@@ -22,7 +22,7 @@ use auth::{Caller, Denied};
 use body::{Body, Known};
 use bulk::Bulk;
 use enrollments::{Condition, Obstacle};
-use page::Page;
+use page::{List, Page};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -105,18 +105,7 @@ impl Call {
         if methods.is_empty() {
             return Err(error(404_000, "No such resource."));
         }
-        if !methods.contains(&request.method.as_str()) {
-            return Err(error(405_000, "Method not allowed."));
-        }
-        match parameter(&request.query, "api-version") {
-            Some(version) if service.speaks(&version) => {}
-            Some(_) => return Err(error(400_000, "The api-version is not known.")),
-            None => return Err(error(400_000, "The api-version is missing.")),
-        }
-        if !request.body.is_empty() && !is_json(request) {
-            return Err(error(415_000, "The content type is not application/json."));
-        }
-        Ok(())
+        check_form(service, request, methods).map_err(|(code, message)| error(code, message))
     }
 
     fn run(&self, service: &Service, request: &Request) -> Result<Answer, Answer> {
@@ -196,8 +185,7 @@ impl Run<'_> {
     fn put(&self, kind: Kind, id: &str) -> Result<Answer, Answer> {
         self.begin(Operation::Write(kind), 1)?;
         let wrong = |message: String| error(400_000, &message);
-        let body: Body =
-            serde_json::from_slice(&self.request.body).map_err(|error| wrong(format!("The body is no enrollment: {error}")))?;
+        let body = Body::read(serde_json::from_slice(&self.request.body).unwrap_or_default()).map_err(wrong)?;
         if !body.id(kind).is_some_and(|named| named.eq_ignore_ascii_case(id)) {
             return Err(wrong("The ID in the body is not the one in the address.".to_owned()));
         }
@@ -221,12 +209,14 @@ impl Run<'_> {
 
     fn query(&self, kind: Kind) -> Result<Answer, Answer> {
         self.begin(Operation::Read(kind), 1)?;
-        let (list, item_type) = match kind {
-            Kind::Individual => ("enrollments", "enrollment"),
-            Kind::Group => ("enrollmentGroups", "enrollmentGroup"),
+        let list = match kind {
+            Kind::Individual => List { name: "enrollments", item_type: "enrollment" },
+            Kind::Group => List { name: "enrollmentGroups", item_type: "enrollmentGroup" },
         };
-        check_query(&self.request.body, list)?;
-        self.page(list, item_type, |state| Some(state.enrollments(kind)))
+        check_query(&self.request.body, list.name)?;
+        let page = self.page(&list)?;
+        let answer = |state: &State| page.answer(&list, state.enrollments(kind), |id| state.enrollment(kind, id));
+        Ok(self.service.look(answer))
     }
 
     fn bulk(&self, kind: Kind) -> Result<Answer, Answer> {
@@ -256,20 +246,18 @@ impl Run<'_> {
 
     fn states(&self, group: &str) -> Result<Answer, Answer> {
         self.begin(Operation::ReadState, 1)?;
-        let list = format!("registrations {}", group.to_lowercase());
-        self.page(&list, "registrationState", |state| state.registrations(group))
+        let name = format!("registrations {}", group.to_lowercase());
+        let list = List { name: &name, item_type: "registrationState" };
+        let page = self.page(&list)?;
+        self.service.look(|state| {
+            let ids = state.registrations(group).ok_or_else(|| obstructed(Obstacle::Missing))?;
+            Ok(page.answer(&list, ids, |id| state.registration(id)))
+        })
     }
 
-    fn page(
-        &self,
-        list: &str,
-        item_type: &str,
-        records: impl Fn(&State) -> Option<Vec<(String, Value)>>,
-    ) -> Result<Answer, Answer> {
-        let page =
-            Page::asked(self.request, list, self.service.api.config.page_size).map_err(|message| error(400_000, &message))?;
-        let records = self.service.look(records).ok_or_else(|| obstructed(Obstacle::Missing))?;
-        Ok(page.answer(list, item_type, records))
+    fn page(&self, list: &List<'_>) -> Result<Page, Answer> {
+        let largest = self.service.api.config.page_size;
+        Page::asked(self.request, list, largest).map_err(|message| error(400_000, &message))
     }
 
     fn condition(&self) -> Condition<'_> {

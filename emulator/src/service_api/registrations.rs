@@ -21,11 +21,12 @@ impl State {
     }
 
     /// R3: the members of a group that have registered, by lower-case registration ID. `None` if nothing is left of the group.
-    pub(super) fn registrations(&self, group: &str) -> Option<Vec<(String, Value)>> {
+    pub(super) fn registrations(&self, group: &str) -> Option<Vec<String>> {
         let is_member = |device: &Device| device.group.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(group));
-        let members = self.devices.iter().filter(|(_, device)| is_member(device));
-        let states: Vec<_> = members.filter_map(|(key, device)| Some((key.clone(), view::registration(device)?))).collect();
-        let is_there = !states.is_empty() || self.groups.iter().any(|one| one.name.eq_ignore_ascii_case(group));
-        is_there.then_some(states)
+        let has_registered = |device: &Device| device.registration.assignment.is_some();
+        let members = self.devices.iter().filter(|(_, device)| is_member(device) && has_registered(device));
+        let ids: Vec<String> = members.map(|(id, _)| id.clone()).collect();
+        let is_there = !ids.is_empty() || self.groups.iter().any(|one| one.name.eq_ignore_ascii_case(group));
+        is_there.then_some(ids)
     }
 }

@@ -2,6 +2,8 @@
 
 use super::{End, Response, exchange, in_one_hour, tls, token};
 use dps_emulator::Emulator;
+use dps_emulator::pki::Key;
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 
 pub const POLICY_KEY: &[u8] = b"policy policy policy policy 1234";
@@ -96,4 +98,17 @@ pub fn refusal(response: &Response) -> (u16, u64) {
     assert_eq!(response.header("x-ms-error-code"), Some(code.to_string().as_str()));
     assert_eq!(response.json()["info"], json!({}));
     (response.status, code)
+}
+
+/// A signed token, as somebody else than the emulator would make it.
+pub fn jwt(key: &Key, header: &Value, claims: &Value) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let der = PrivateKeyDer::from_pem_slice(key.pkcs8_pem().as_bytes()).unwrap();
+    let pair = ring::signature::RsaKeyPair::from_pkcs8(der.secret_der()).unwrap();
+    let text = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    let mut signature = vec![0; pair.public().modulus_len()];
+    let scheme: &dyn ring::signature::RsaEncoding =
+        if header["alg"] == "PS256" { &ring::signature::RSA_PSS_SHA256 } else { &ring::signature::RSA_PKCS1_SHA256 };
+    pair.sign(scheme, &ring::rand::SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
 }

@@ -2,6 +2,7 @@
 
 mod combinations;
 mod environment;
+mod handoff;
 mod hostile;
 mod layering;
 mod shipped;

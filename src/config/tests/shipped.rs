@@ -4,6 +4,8 @@ use super::{KEY, MAIN, load};
 use crate::config::schema::{KEYS, Kind, Preset, TABLES};
 
 const COMMENTED: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/config.toml"));
+/// The manual of what other programs get.
+const HANDOFF: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/handoff.md"));
 const MANUAL: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
 
 macro_rules! example {
@@ -111,7 +113,11 @@ fn the_manual_explains_every_key_with_its_default() {
 
 #[test]
 fn what_the_manual_shows_as_a_configuration_is_one() {
-    let blocks: Vec<&str> = MANUAL.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let blocks: Vec<&str> = [MANUAL, HANDOFF]
+        .iter()
+        .flat_map(|manual| manual.split("```toml\n").skip(1))
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
     assert!(!blocks.is_empty());
     for block in blocks.into_iter().filter(|block| is_built(block)) {
         load(&[(MAIN, block)], &[]).unwrap_or_else(|errors| panic!("{block}\n{errors}"));

@@ -67,11 +67,15 @@ fn an_unknown_name_is_answered_with_the_one_that_was_meant() {
         (
             Before,
             "colour = 1",
-            "F:1: colour: key outside of any table; write it under one of [dps], [attestation], [hub], [clock], [state], [runtime]",
+            "F:1: colour: key outside of any table; write it under one of [dps], [attestation], [hub], [clock], [state], [runtime], [handoff]",
         ),
         (After, "[dsp]\nhost = 'a'", "F:7: [dsp]: unknown table; did you mean `[dps]`?"),
         (After, "[[hbu]]\na = 1", "F:7: [hbu]: unknown table; did you mean `[hub]`?"),
-        (After, "[handoff]", "F:7: [handoff]: unknown table; there are [dps], [attestation], [hub], [clock], [state], [runtime]"),
+        (
+            After,
+            "[colours]",
+            "F:7: [colours]: unknown table; there are [dps], [attestation], [hub], [clock], [state], [runtime], [handoff]",
+        ),
         (
             Whole,
             "dps = 3",

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{KEY, MAIN, X509, load};
 use crate::config::{
-    Config, Dps, Gateway, Hub, IdentitySource, KeySource, Payload, Profile, Proxy, ProxyCredentials, RegistrationIdSource, Trust,
-    Verify,
+    Config, Dps, Gateway, Handoff, Hub, IdentitySource, KeySource, Payload, Profile, Proxy, ProxyCredentials,
+    RegistrationIdSource, Trust, Verify,
 };
 use crate::protocol::Via::{Https, Mqtt, MqttWs};
 
@@ -43,6 +43,7 @@ fn the_least_that_works_has_every_default() {
         trust_service_date: false,
         state_directory: PathBuf::from("/var/lib/dps-agent"),
         runtime_directory: PathBuf::from("/run/dps-agent"),
+        handoff: Handoff::default(),
     };
     assert_eq!(config(KEY), expected);
 }
@@ -115,6 +116,7 @@ fn everything_that_can_be_written_arrives() {
         trust_service_date: false,
         state_directory: PathBuf::from("/s"),
         runtime_directory: PathBuf::from("/r"),
+        handoff: Handoff::default(),
     };
     assert_eq!(config(text), expected);
 }

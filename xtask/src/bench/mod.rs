@@ -2,6 +2,7 @@
 //! emulator, on a private loopback.
 
 mod contestant;
+mod idle;
 mod instructions;
 mod process;
 mod relay;
@@ -21,7 +22,7 @@ use report::{Report, Table};
 /// The hidden command that measures, on a private loopback.
 pub const INSIDE: &str = "bench-inside";
 
-const PARTS: [&str; 5] = ["speed", "round-trips", "instructions", "tpm", "size"];
+const PARTS: [&str; 6] = ["speed", "round-trips", "instructions", "tpm", "idle", "size"];
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -85,6 +86,7 @@ fn measure(part: &str, wish: &Wish, programs: &Programs, directory: &Path) -> Do
         "round-trips" => round_trips::measure(programs, directory),
         "instructions" => instructions::measure(programs, directory),
         "tpm" => tpm_commands::measure(programs, directory),
+        "idle" => idle::measure(programs, directory),
         _ => size(programs),
     }
 }

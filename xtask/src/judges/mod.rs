@@ -1,8 +1,14 @@
 //! Clients that we did not write judge the emulator: Microsoft's Python and Node device SDKs must register with it unmodified, with a
-//! TPM too, and tpm2-tools must take in what it makes for a TPM; and they must be refused where the service would refuse them.
+//! TPM too, tpm2-tools must take in what it makes for a TPM, and Microsoft's Node service SDK must enroll devices; and they must be
+//! refused where the service would refuse them.
 
+mod backend;
+mod bridge;
 mod case;
+mod consumer;
+mod gateway;
 pub mod sdk;
+mod shell;
 pub mod tpm;
 
 use std::process::ExitCode;
@@ -10,7 +16,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::machine::{self, Need};
-use crate::workspace::{self, Profile, Scratch};
+use crate::workspace::{self, Profile, Programs, Scratch};
 use crate::{Done, loopback, say};
 
 /// The hidden command that runs one case on a private loopback.
@@ -21,6 +27,10 @@ pub const INSIDE: &str = "judge-inside";
 enum Case {
     Sdk(case::Case),
     Tpm(tpm::Case),
+    Backend(backend::Case),
+    Consumer(consumer::Case),
+    Bridge(bridge::Case),
+    Shell(shell::Case),
 }
 
 /// How many cases passed and failed.
@@ -44,7 +54,11 @@ pub fn run(names: &[String]) -> Done<ExitCode> {
 pub fn judge(names: &[String]) -> Done<Totals> {
     machine::prepare(&[
         Need::Compiler,
+        Need::Curl,
+        Need::Faketime,
         Need::Iproute,
+        Need::Libtss2,
+        Need::Mosquitto,
         Need::Node,
         Need::Openssl,
         Need::Python,
@@ -53,12 +67,11 @@ pub fn judge(names: &[String]) -> Done<Totals> {
         Need::Unshare,
     ])?;
     sdk::install()?;
-    say::heading("Building the emulator");
-    let emulator = workspace::binary("dps-emulator", Profile::Dev)?;
+    let programs = workspace::build(Profile::Dev)?;
     let cases: Vec<Case> = Case::all().into_iter().filter(|case| case.is_called(names)).collect();
     say::heading(&format!("{} cases, each on a private loopback", cases.len()));
-    let rows = in_parallel(&cases, &emulator.to_string_lossy());
-    say::heading("SDK clients and TPM tools against the emulator");
+    let rows = in_parallel(&cases, &programs);
+    say::heading("SDK clients and TPM tools against the emulator, programs and bridges behind the agent");
     say::table(&["result", "client", "transport", "attestation", "case", "time", "what happened"], &rows);
     let passed = rows.iter().filter(|row| row.first().is_some_and(|result| result == "pass")).count();
     Ok(Totals { passed, failed: rows.len() - passed })
@@ -66,12 +79,16 @@ pub fn judge(names: &[String]) -> Done<Totals> {
 
 /// One case, already on its private loopback: prints what happened.
 pub fn run_inside(arguments: &[String]) -> Done<ExitCode> {
-    let [emulator, name] = arguments else { return Err("an emulator and a case, please".into()) };
+    let [agent, emulator, name] = arguments else { return Err("an agent, an emulator and a case, please".into()) };
     let case = Case::all().into_iter().find(|case| case.name() == *name).ok_or_else(|| format!("no case {name:?}"))?;
     let scratch = Scratch::new("judge")?;
     let verdict = match case {
         Case::Sdk(case) => case.judge(emulator.as_ref(), scratch.path())?,
         Case::Tpm(case) => case.judge(emulator.as_ref(), scratch.path())?,
+        Case::Backend(case) => case.judge(emulator.as_ref(), scratch.path())?,
+        Case::Consumer(case) => case.judge(&behind(agent, emulator), scratch.path())?,
+        Case::Bridge(case) => case.judge(&behind(agent, emulator), scratch.path())?,
+        Case::Shell(case) => case.judge(&behind(agent, emulator), scratch.path())?,
     };
     println!("{}", verdict.as_ref().unwrap_or_else(|failure| failure));
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -80,7 +97,12 @@ pub fn run_inside(arguments: &[String]) -> Done<ExitCode> {
 impl Case {
     fn all() -> Vec<Self> {
         let sdks = case::all().into_iter().map(Self::Sdk);
-        sdks.chain(tpm::all().into_iter().map(Self::Tpm)).collect()
+        let consumers = consumer::all().into_iter().map(Self::Consumer);
+        let bridges = bridge::all().into_iter().map(Self::Bridge);
+        let tpms = tpm::all().into_iter().map(Self::Tpm);
+        let backends = backend::all().into_iter().map(Self::Backend);
+        let shells = shell::all().into_iter().map(Self::Shell);
+        sdks.chain(tpms).chain(backends).chain(consumers).chain(bridges).chain(shells).collect()
     }
 
     /// Client, transport, attestation and what is special.
@@ -88,6 +110,10 @@ impl Case {
         match self {
             Self::Sdk(case) => case.columns(),
             Self::Tpm(case) => case.columns(),
+            Self::Backend(case) => case.columns(),
+            Self::Consumer(case) => case.columns(),
+            Self::Bridge(case) => case.columns(),
+            Self::Shell(case) => case.columns(),
         }
     }
 
@@ -101,7 +127,11 @@ impl Case {
     }
 }
 
-fn in_parallel(cases: &[Case], emulator: &str) -> Vec<Vec<String>> {
+fn behind(agent: &str, emulator: &str) -> gateway::Programs {
+    gateway::Programs { agent: agent.into(), emulator: emulator.into() }
+}
+
+fn in_parallel(cases: &[Case], programs: &Programs) -> Vec<Vec<String>> {
     let next = Mutex::new(cases.iter().enumerate());
     let rows = Mutex::new(vec![Vec::new(); cases.len()]);
     let take = || next.lock().ok().and_then(|mut cases| cases.next());
@@ -109,7 +139,7 @@ fn in_parallel(cases: &[Case], emulator: &str) -> Vec<Vec<String>> {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some((index, case)) = take() {
-                    let row = row(case, emulator);
+                    let row = row(case, programs);
                     say::step(&format!("{} {}", row[0], case.name()));
                     if let Some(slot) = rows.lock().ok().as_mut().and_then(|rows| rows.get_mut(index)) {
                         *slot = row;
@@ -121,9 +151,10 @@ fn in_parallel(cases: &[Case], emulator: &str) -> Vec<Vec<String>> {
     rows.into_inner().unwrap_or_default()
 }
 
-fn row(case: &Case, emulator: &str) -> Vec<String> {
+fn row(case: &Case, programs: &Programs) -> Vec<String> {
     let began = Instant::now();
-    let arguments = [INSIDE.to_owned(), emulator.to_owned(), case.name()];
+    let [agent, emulator] = [&programs.agent, &programs.emulator].map(|program| program.to_string_lossy().into_owned());
+    let arguments = [INSIDE.to_owned(), agent, emulator, case.name()];
     let output =
         loopback::ourselves(&arguments).and_then(|mut command| Ok(command.stderr(std::process::Stdio::inherit()).output()?));
     let (passed, said) = match output {

@@ -1,0 +1,104 @@
+//! The cases of a mosquitto on the gateway: Debian's own bridges a local topic to the assigned hub with the file that the agent
+//! rendered, and again with a new token and at another hub.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::gateway::{Attestation, DEVICE, Gateway, HUBS, Process, Programs};
+use crate::Done;
+
+const HANDOFF: &str = "[handoff.template.mosquitto]\nsource = \"mosquitto-bridge.conf\"\nfile = \"azure.conf\"\n";
+const FILE: &str = "azure.conf";
+/// Later than 80 % of the life of the token in the file, and not its end.
+const HOURS: u32 = 20;
+
+/// One gateway and its mosquitto.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    attestation: Attestation,
+}
+
+/// All attestations: mosquitto has tokens from a TPM, too.
+pub fn all() -> Vec<Case> {
+    Attestation::ALL.into_iter().map(|attestation| Case { attestation }).collect()
+}
+
+impl Case {
+    /// Client, transport, attestation and what is special.
+    pub fn columns(&self) -> [String; 4] {
+        ["mosquitto", "mqtt", self.attestation.name(), "bridge"].map(str::to_owned)
+    }
+
+    /// The inner result says in words what happened.
+    ///
+    /// # Errors
+    /// If a program cannot be run.
+    pub fn judge(&self, programs: &Programs, directory: &Path) -> Done<Result<String, String>> {
+        let gateway = Gateway::start(programs, self.attestation, HANDOFF, directory)?;
+        let told = self.years(&gateway);
+        Ok(told.map_err(|error| format!("{error}\n{}", gateway.emulator.whole_transcript().unwrap_or_default())))
+    }
+
+    fn years(&self, gateway: &Gateway) -> Done<String> {
+        gateway.wait(FILE, || Ok(gateway.rendered(FILE).is_ok()))?;
+        bridged(gateway, HUBS[0], "one")?;
+        let refresh = match self.attestation {
+            Attestation::X509 => "no token to refresh",
+            Attestation::SymmetricKey | Attestation::Tpm => {
+                changed(gateway, || gateway.pass(HOURS))?;
+                bridged(gateway, HUBS[0], "two")?;
+                "20 hours later again with a new token"
+            }
+        };
+        gateway.emulator.command(&format!("move {DEVICE} {}", HUBS[1]))?;
+        changed(gateway, || gateway.agent("reprovision"))?;
+        bridged(gateway, HUBS[1], "three")?;
+        Ok(format!("a local message at {}, {refresh}, moved, and one at {}", HUBS[0], HUBS[1]))
+    }
+}
+
+/// Does something, and waits until the file is another one.
+fn changed(gateway: &Gateway, act: impl FnOnce() -> Done) -> Done {
+    let before = gateway.rendered(FILE)?;
+    act()?;
+    gateway.await_other(FILE, &before)
+}
+
+/// A mosquitto with the file as it is now (a bridge's settings need a restart) takes a message from here to the hub.
+fn bridged(gateway: &Gateway, hub: &str, message: &str) -> Done {
+    let config = gateway.home().join("mosquitto.conf");
+    std::fs::write(&config, configuration(gateway))?;
+    let mut command = Command::new("/usr/sbin/mosquitto");
+    let mosquitto = Process::start(command.arg("-c").arg(&config), &gateway.home().join("mosquitto.log"))?;
+    let told = publish(gateway, &mosquitto, message).and_then(|()| {
+        let there = || mosquitto.lives().and_then(|()| arrived(gateway, hub, message));
+        gateway.wait(&format!("{message:?} at {hub}"), there)
+    });
+    told.map_err(|error| format!("{error}\n{}", mosquitto.last_words()).into())
+}
+
+/// Its data and its log are where we can look at them.
+fn configuration(gateway: &Gateway) -> String {
+    format!(
+        "listener 1883 127.0.0.1\nallow_anonymous true\nuser {}\nlog_dest stderr\nlog_type all\ninclude_dir {}\n",
+        std::env::var("USER").unwrap_or_else(|_| "root".to_owned()),
+        gateway.home().join("run/handoff").display()
+    )
+}
+
+/// Until mosquitto listens, nobody takes the message.
+fn publish(gateway: &Gateway, mosquitto: &Process, message: &str) -> Done {
+    let arguments = ["-h", "127.0.0.1", "-q", "1", "-t", "az/messages/events/", "-m", message];
+    let published = || {
+        mosquitto.lives()?;
+        Ok(Command::new("mosquitto_pub").args(arguments).output()?.status.success())
+    };
+    gateway.wait("mosquitto to take a message", published)
+}
+
+fn arrived(gateway: &Gateway, hub: &str, message: &str) -> Done<bool> {
+    let all = gateway.emulator.command("telemetry")?;
+    let topic = format!("devices/{DEVICE}/messages/events/");
+    let is_it = |one: &serde_json::Value| one["hub"] == hub && one["topic"] == topic && one["payload"] == message;
+    Ok(all.as_array().is_some_and(|all| all.iter().any(is_it)))
+}
