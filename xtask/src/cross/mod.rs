@@ -14,8 +14,8 @@ use crate::{Done, demo, say};
 /// The hidden command that registers.
 pub const INSIDE: &str = "cross-inside";
 
-/// The date moves on from there; waiting is done by a clock that is left alone.
-const LATER: [(&str, &str); 2] = [("FAKETIME", "@2040-02-29 12:00:00"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+/// Past 2038; waiting is done by a clock that is left alone.
+const LATER: [(&str, &str); 2] = [("FAKETIME", "+15y"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
 
 /// What the agent is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +48,10 @@ pub fn run(arguments: &[String]) -> Done {
     if is_run { register(arm, &root, &agent) } else { Ok(()) }
 }
 
-/// The demo with the foreign agent in it: now, and in a year that 32 bits cannot count.
+/// The demo with the foreign agent in it: now, and in a year that 32 bits cannot count any more.
 fn register(arm: Arm, root: &Path, agent: &Path) -> Done {
     let emulator = workspace::binary("dps-emulator", Profile::Dev)?;
-    for (when, variables) in [("now", &[][..]), ("in 2040", &LATER)] {
+    for (when, variables) in [("now", &[][..]), ("in fifteen years", &LATER)] {
         say::heading(&format!("The agent for {} in {}, {when}", arm.triple(), arm.qemu()));
         let mut ourselves = Command::new(std::env::current_exe()?);
         ourselves.args([INSIDE, arm.debian()]).args([root, agent, &emulator]).envs(variables.iter().copied());
