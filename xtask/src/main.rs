@@ -44,7 +44,7 @@ Usage: cargo xtask COMMAND
   deb [amd64|arm64|armhf]  make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
-                           parts: speed round-trips instructions tpm idle size
+                           parts: speed round-trips instructions tpm api idle size
 ";
 
 fn main() -> ExitCode {
