@@ -63,7 +63,13 @@ pub fn measure(programs: &Programs, directory: &Path) -> Done<Table> {
         row("process start to an answered GET /v1/assignment, with a valid record", &mut starts, "median ≤ 20 ms"),
         row("a route that there is not, 64 clients at once", &mut bare, ""),
         row("POST /v1/connection, symmetric key, 64 clients at once", &mut made, "99 % ≤ 2 ms"),
-        vec!["the last as a multiple of the one before, 99 %".into(), String::new(), String::new(), format!("{ratio:.2}"), String::new()],
+        vec![
+            "the last as a multiple of the one before, 99 %".into(),
+            String::new(),
+            String::new(),
+            format!("{ratio:.2}"),
+            String::new(),
+        ],
     ];
     Ok(Table {
         title: "The daemon's socket",
@@ -115,10 +121,9 @@ impl Home {
     fn answered(&self) -> Done {
         let end = Instant::now() + Duration::from_secs(20);
         while Instant::now() < end {
-            if let Ok(mut stream) = UnixStream::connect(&self.socket) {
-                if ask(&mut stream, ASSIGNMENT)? == 200 {
-                    return Ok(());
-                }
+            let asked = UnixStream::connect(&self.socket).ok().map(|mut stream| ask(&mut stream, ASSIGNMENT));
+            if asked.transpose()? == Some(200) {
+                return Ok(());
             }
             std::thread::sleep(Duration::from_micros(200));
         }
@@ -160,7 +165,8 @@ fn ask(stream: &mut UnixStream, request: &str) -> std::io::Result<u16> {
         let read = stream.read(&mut buffer)?;
         answer.extend_from_slice(&buffer[..read]);
         let text = String::from_utf8_lossy(&answer);
-        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| length(head).is_some_and(|length| body.len() >= length));
+        let whole =
+            text.split_once("\r\n\r\n").is_some_and(|(head, body)| length(head).is_some_and(|length| body.len() >= length));
         if whole || read == 0 {
             return Ok(text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0));
         }
