@@ -253,28 +253,30 @@ impl Booted<'_> {
     }
 
     fn wait_for_start(&mut self) {
-        let children = format!("/proc/{0}/task/{0}/children", self.container.id());
-        let leader = || fs::read_to_string(&children).ok()?.split(' ').next()?.parse().ok();
-        let mut found = None;
-        let started = wait_until(|| {
-            found = leader();
-            found.is_some() || self.container.try_wait().unwrap().is_some()
+        let mut ended = false;
+        let settled = wait_until(|| {
+            // Its first child is not PID 1 yet: that is a child of this one.
+            self.leader = self.child().unwrap_or_default();
+            ended = self.container.try_wait().unwrap().is_some();
+            ended || matches!(self.run("systemctl is-system-running").stdout.trim_end(), "running" | "degraded")
         });
-        assert!(started && found.is_some(), "systemd-nspawn cannot run here:\n{}", self.machine.console());
-        self.leader = found.unwrap_or_default();
-        let settled = || matches!(self.run("systemctl is-system-running").stdout.trim_end(), "running" | "degraded");
-        let ended = Path::new("/proc").join(self.leader.to_string());
-        assert!(wait_until(|| settled() || !ended.exists()) && ended.exists(), "it does not boot:\n{}", self.machine.console());
+        assert!(settled && !ended, "systemd-nspawn cannot boot a machine here:\n{}", self.machine.console());
+    }
+
+    fn child(&self) -> Option<u32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.container.id());
+        fs::read_to_string(children).ok()?.split(' ').next()?.parse().ok()
     }
 }
 
 impl Drop for Booted<'_> {
     fn drop(&mut self) {
-        // With its PID 1 the kernel ends all that runs in it, at once.
-        let _ = Command::new("kill").args(["-KILL", &self.leader.to_string()]).stderr(Stdio::null()).status();
-        if self.leader == 0 {
-            let _ = self.container.kill();
+        if matches!(self.container.try_wait(), Ok(Some(_))) {
+            return;
         }
+        // With its PID 1 the kernel ends all that runs in it, at once; what starts it goes with it, or by our hand.
+        let all = self.child().into_iter().chain([self.container.id()]).map(|process| process.to_string());
+        let _ = Command::new("kill").arg("-KILL").args(all).stderr(Stdio::null()).status();
         let _ = self.container.wait();
     }
 }
