@@ -132,16 +132,18 @@ impl Order {
             wishes.iter().map(|wish| (wish.identity.registration_id.folded(), &wish.identity.registration_id)).collect();
         let mut pages = service.query(Kind::Individual, "SELECT * FROM enrollments");
         let mut budget = wishes.len();
-        while budget > 1 && !missing.is_empty() {
-            let Some(page) = pages.next().await? else { return Ok(found) };
+        while budget > 1 && !missing.is_empty() && !pages.is_at_end() {
             budget -= 1;
-            for record in page {
+            for record in pages.next().await?.unwrap_or_default() {
                 let id = record["registrationId"].as_str().unwrap_or_default().to_ascii_lowercase();
                 if missing.remove(&id).is_some() {
                     progress.add(1);
                     found.insert(id, record);
                 }
             }
+        }
+        if pages.is_at_end() {
+            return Ok(found);
         }
         let mut answers =
             stream::iter(missing.into_iter().map(|(folded, id)| async move {

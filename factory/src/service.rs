@@ -364,6 +364,11 @@ impl Pages<'_> {
         Ok(Some(page))
     }
 
+    /// Whether the last page has been read.
+    pub fn is_at_end(&self) -> bool {
+        self.next.is_none()
+    }
+
     /// All that is left, or the first `limit` of it.
     ///
     /// # Errors
