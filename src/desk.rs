@@ -45,7 +45,7 @@ pub struct Served {
 }
 
 /// What the daemon knows of itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// What it is at.
     pub state: State,
@@ -303,9 +303,13 @@ impl Desk {
         self.last_given.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The daemon's side: what has changed.
+    /// The daemon's side: what has changed. Who listens hears of it only if something has.
     pub fn tell(&self, change: impl FnOnce(&mut Status)) {
-        self.status.send_modify(change);
+        self.status.send_if_modified(|status| {
+            let before = status.clone();
+            change(status);
+            *status != before
+        });
     }
 
     /// The daemon's side: another state from now on.
@@ -356,6 +360,15 @@ impl Status {
         (self.attempts, self.last_error, self.next_attempt) = (0, None, None);
         self.enrollment = Enrollment::Accepted;
         self.hub = if proof == "proven" { HubVerdict::Reachable } else { HubVerdict::NotAsked };
+    }
+
+    /// When DPS is asked next. The same moment, computed again, is no news.
+    pub fn plan(&mut self, next: Option<Instant>) {
+        const SAME: Duration = Duration::from_secs(1);
+        let apart = |(one, other): (Instant, Instant)| one.max(other).saturating_duration_since(one.min(other));
+        if self.next_attempt.zip(next).is_none_or(|both| apart(both) > SAME) {
+            self.next_attempt = next;
+        }
     }
 
     /// A registration has failed.
@@ -470,6 +483,21 @@ mod tests {
         assert_eq!(desk.status().since, then);
         desk.enter(State::Waiting, then + Duration::from_secs(7));
         assert_eq!(desk.status().since, then + Duration::from_secs(7));
+    }
+
+    #[test]
+    fn who_listens_hears_of_what_is_new_and_of_nothing_else() {
+        let now = clock().instant();
+        let (desk, _orders) = Desk::new(now);
+        let mut news = desk.watch_status();
+        desk.tell(|status| status.plan(Some(now)));
+        assert!(news.has_changed().unwrap());
+        news.mark_unchanged();
+        desk.tell(|status| status.plan(Some(now + Duration::from_millis(10))));
+        desk.enter(State::Starting, now + Duration::from_secs(1));
+        assert!(!news.has_changed().unwrap());
+        desk.tell(|status| status.plan(None));
+        assert!(news.has_changed().unwrap());
     }
 
     #[test]

@@ -170,12 +170,10 @@ pub fn differences(record: &Value, wanted: &Map<String, Value>) -> Vec<Differenc
 }
 
 fn values(member: &str, is: &Value, wanted: &Value, found: &mut Vec<Difference>) {
-    match wanted {
-        Value::Object(members) => {
-            members.iter().for_each(|(name, wanted)| values(&format!("{member}.{name}"), &is[name], wanted, found));
-        }
-        wanted if is == wanted => {}
-        wanted => found.push(Difference { member: member.to_owned(), is: shown(is), wanted: shown(wanted) }),
+    if let Value::Object(members) = wanted {
+        members.iter().for_each(|(name, wanted)| values(&format!("{member}.{name}"), &is[name], wanted, found));
+    } else if is != wanted {
+        found.push(Difference { member: member.to_owned(), is: shown(is), wanted: shown(wanted) });
     }
 }
 
@@ -202,11 +200,9 @@ fn attestation(member: &str, is: &Value, wanted: &Value, found: &mut Vec<Differe
     }
     for slot in ["primaryKey", "secondaryKey"] {
         // Both are there only if keys were asked for; neither is shown.
-        let keys = (is["symmetricKey"][slot].as_str(), wanted["symmetricKey"][slot].as_str());
-        if let (Some(is), Some(wanted)) = keys {
-            if is != wanted {
-                differ(format!("{member}.symmetricKey.{slot}"), "another key".to_owned(), "the given key".to_owned());
-            }
+        let keys = is["symmetricKey"][slot].as_str().zip(wanted["symmetricKey"][slot].as_str());
+        if keys.is_some_and(|(is, wanted)| is != wanted) {
+            differ(format!("{member}.symmetricKey.{slot}"), "another key".to_owned(), "the given key".to_owned());
         }
     }
 }
@@ -222,7 +218,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
 

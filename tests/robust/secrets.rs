@@ -16,7 +16,10 @@ use dps_emulator::pki::{self, Algorithm, Authority, Key, Leaf};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::json;
 
+use crate::daemon::Daemon;
+use crate::evidence::{ask, exchange};
 use crate::gateway::{Gateway, Ran, emulator};
 use crate::proxy::{header, proxy};
 use crate::strace;
@@ -36,7 +39,13 @@ impl Canaries {
     fn new() -> Self {
         // The words of every token; where DPS is quoted they are scrubbed as a whole.
         let token = ["SharedAccessSignature sr=", "SharedAccessSignature%20", "&sig=", "sig%3D"];
-        let mut canaries = Self { spellings: token.map(Vec::from).into(), patience: "20s" };
+        let keys = Self::keys();
+        Self { spellings: token.map(Vec::from).into_iter().chain(keys.spellings).collect(), ..keys }
+    }
+
+    /// The keys alone: where a token is what was asked for.
+    fn keys() -> Self {
+        let mut canaries = Self { spellings: Vec::new(), patience: "20s" };
         for secret in [PRIMARY, SECONDARY, PASSWORD.as_bytes(), format!("user:{PASSWORD}").as_bytes()] {
             canaries.add(secret);
         }
@@ -141,6 +150,37 @@ fn keys_stay_secret_where_all_goes_well() {
     for transport in ["mqtt", "mqtt-ws", "https"] {
         assert_eq!(Canaries::new().run_all(&canary_gateway(&emulator, transport), &[]), Some(0), "{transport}");
     }
+}
+
+#[test]
+fn keys_stay_secret_in_what_the_daemon_answers_and_hands_over() {
+    let emulator = canary_emulator("");
+    let table = |name: &str| format!("[handoff.template.{name}]\nsource = \"{name}\"\nfile = \"{name}\"\nmode = \"0640\"\n");
+    let gateway = canary_gateway(&emulator, "mqtt").table(&table("hub.env").replace("template.hub.env", "template.env"));
+    let gateway = gateway.table(&table("hub.json").replace("template.hub.json", "template.json"));
+    let mut command = gateway.command(&["run"]);
+    command.env("RUST_LOG", "trace");
+    let mut daemon = Daemon::spawn(&gateway, command);
+    daemon.wait_for("made DIR/run/handoff/hub.json");
+    let (keys, all) = (Canaries::keys(), Canaries::new());
+    let admin = gateway.runtime().join("admin/api.sock");
+    let (_, connection) = ask(&gateway, "/v1/connection", Some(json!({"client": "device"})));
+    assert!(connection["password"].as_str().unwrap().starts_with("SharedAccessSignature "), "{connection}");
+    keys.look_into(connection.to_string().as_bytes(), "the connection");
+    keys.look_into_files(&gateway.runtime().join("handoff"));
+    for target in ["/v1/status", "/v1/assignment", "/v1/nonsense"] {
+        all.look_into(ask(&gateway, target, None).1.to_string().as_bytes(), target);
+    }
+    for target in ["/v1/status", "/metrics"] {
+        all.look_into(exchange(&admin, target, None).1.to_string().as_bytes(), target);
+    }
+    all.look_into(ask(&gateway, "/v1/report", Some(json!({"trouble": "refused"}))).1.to_string().as_bytes(), "a report");
+    daemon.wait_for("tried the hub localhost as gw-0001: it accepts this device");
+    for arguments in [&["status"][..], &["diag"], &["status", "--json"], &["diag", "--json"]] {
+        let ran = loud(&gateway, arguments, &[]);
+        all.look_into((ran.stdout + &ran.stderr).as_bytes(), &format!("{arguments:?}"));
+    }
+    all.look_into(daemon.stop().as_bytes(), "the log");
 }
 
 #[test]

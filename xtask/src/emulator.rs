@@ -33,12 +33,6 @@ impl Plan {
         self
     }
 
-    /// Adds whole tables, as the emulator's configuration has them.
-    pub fn more(mut self, tables: &str) -> Self {
-        self.devices.push_str(tables);
-        self
-    }
-
     /// Enrolls one device by its key; `settings` are further lines of the enrollment.
     pub fn symmetric_key(mut self, registration_id: &str, key: &str, settings: &str) -> Self {
         let _infallible =

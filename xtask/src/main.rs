@@ -40,11 +40,11 @@ Usage: cargo xtask COMMAND
   power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
   system-test [--quick]    boot machines with the shipped units, and see what becomes of them (as root)
   cross [aarch64|armv7] [--build-only]
-                           build the agent for ARM, and register in qemu over each transport and with a TPM
+                           build the agent for ARM, and register in qemu over each transport and with a TPM, now and past 2038
   deb [amd64|arm64|armhf]  make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
-                           parts: speed round-trips instructions tpm size
+                           parts: speed round-trips instructions tpm api idle size
 ";
 
 fn main() -> ExitCode {
@@ -72,6 +72,7 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         "power-cut" => power_cut::run(),
         "system-test" => system_test::run(rest),
         "deb" => package::run(rest).map(|()| ExitCode::SUCCESS),
+        cross::INSIDE => cross::run_inside(rest).map(|()| ExitCode::SUCCESS),
         "cross" => cross::run(rest).map(|()| ExitCode::SUCCESS),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");

@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: the agent next to Microsoft's Python and Node SDK clients, in the same run on the same CPU against the same
 //! emulator, on a private loopback.
 
+mod api;
 mod contestant;
+mod idle;
 mod instructions;
 mod process;
 mod relay;
@@ -21,7 +23,7 @@ use report::{Report, Table};
 /// The hidden command that measures, on a private loopback.
 pub const INSIDE: &str = "bench-inside";
 
-const PARTS: [&str; 5] = ["speed", "round-trips", "instructions", "tpm", "size"];
+const PARTS: [&str; 7] = ["speed", "round-trips", "instructions", "tpm", "api", "idle", "size"];
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -85,6 +87,8 @@ fn measure(part: &str, wish: &Wish, programs: &Programs, directory: &Path) -> Do
         "round-trips" => round_trips::measure(programs, directory),
         "instructions" => instructions::measure(programs, directory),
         "tpm" => tpm_commands::measure(programs, directory),
+        "api" => api::measure(programs, directory),
+        "idle" => idle::measure(programs, directory),
         _ => size(programs),
     }
 }
