@@ -254,7 +254,10 @@ fn a_unit_gets_its_connection_as_a_credential_and_one_that_is_not_allowed_does_n
     let booted = machine.boot();
     booted.until_state("allowed.service", "active");
     let given = booted.say("cat /run/allowed/hub.env");
-    assert!(given.contains("IOTHUB_HOSTNAME=\"localhost\"\n") && given.contains("IOTHUB_SAS=\"SharedAccessSignature sr="), "{given}");
+    assert!(
+        given.contains("IOTHUB_HOSTNAME=\"localhost\"\n") && given.contains("IOTHUB_SAS=\"SharedAccessSignature sr="),
+        "{given}"
+    );
     booted.until_state("denied.service", "failed");
     // systemd's word for a credential that it did not get.
     assert_eq!(booted.say("systemctl show --value --property ExecMainStatus denied.service"), "243");
