@@ -18,7 +18,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("sha1", &["identity/certificate.rs"]),
     ("x509_cert", &["identity/certificate.rs", "record.rs", "tls.rs"]),
     ("rustix", &["clock.rs", "files.rs", "main.rs"]),
-    ("minijinja", &["handoff/render.rs"]),
+    ("upon", &["handoff/render.rs"]),
     ("nix", &["handoff/place.rs"]),
     ("openssl_probe", &["connection/roots.rs"]),
     ("hmac", &["attestation/symmetric_key.rs", "identity.rs", "identity/"]),

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Child, Command, Stdio};
 
-use crate::machine::{Booted, KEY, Machine, emulator, enrolled, host};
+use crate::machine::{Booted, KEY, Machine, OTHER_HUB, emulator, enrolled, host};
 use crate::swtpm::Swtpm;
 
 const ASSIGNED: &str = "assigned to localhost as gw-0001 (proven)";
@@ -236,4 +236,53 @@ fn a_reset_makes_the_next_boot_a_first_one() {
     let booted = machine.boot();
     is_assigned(&booted);
     assert_eq!(asked(), before + 1);
+}
+
+#[test]
+fn a_unit_gets_its_connection_as_a_credential_and_one_that_is_not_allowed_does_not() {
+    let emulator = emulator("");
+    let machine = Machine::with_key(&emulator);
+    let rule = "[handoff.credentials]\n\"hub.env\" = [\"allowed.service\"]\n";
+    machine.file("etc/dps-agent/config.d/50-handoff.toml", 0o644, rule);
+    for name in ["allowed", "denied"] {
+        let service = format!(
+            "DynamicUser=yes\nLoadCredential=hub.env:/run/dps-agent/credential.sock\nRuntimeDirectory={name}\n\
+             ExecStart=/bin/sh -c 'cp \"$CREDENTIALS_DIRECTORY/hub.env\" /run/{name}/'"
+        );
+        machine.consumer(&format!("{name}.service"), &service);
+    }
+    let booted = machine.boot();
+    booted.until_state("allowed.service", "active");
+    let given = booted.say("cat /run/allowed/hub.env");
+    assert!(
+        given.contains("IOTHUB_HOSTNAME=\"localhost\"\n") && given.contains("IOTHUB_SAS=\"SharedAccessSignature sr="),
+        "{given}"
+    );
+    booted.until_state("denied.service", "failed");
+    // systemd's word for a credential that it did not get.
+    assert_eq!(booted.say("systemctl show --value --property ExecMainStatus denied.service"), "243");
+    let told = booted.say("journalctl --sync; journalctl --unit dps-agent.service --output cat");
+    assert!(told.contains("denied.service") && !told.contains("SharedAccessSignature"), "{told}");
+}
+
+#[test]
+fn a_path_unit_starts_a_bridge_again_when_its_hub_is_another_one() {
+    let emulator = emulator("");
+    let machine = Machine::with_key(&emulator);
+    machine.file("etc/dps-agent/config.d/50-handoff.toml", 0o644, "[handoff.template.bridge]\nsource = \"hub.env\"\n");
+    let bridge = "[Unit]\nAfter=dps-provisioned.target\n[Service]\nExecStart=/bin/sh -c 'cp /run/dps-agent/handoff/hub.env /run/bridge.env; \
+                  exec sleep infinity'\n[Install]\nWantedBy=dps-provisioned.target\n";
+    machine.file("etc/systemd/system/bridge.service", 0o644, bridge);
+    for unit in ["dps-agent-restart@.path", "dps-agent-restart@.service"] {
+        let example = format!("{}/systemd/examples/{unit}", env!("CARGO_MANIFEST_DIR"));
+        machine.file(&format!("etc/systemd/system/{unit}"), 0o644, fs::read(example).unwrap());
+    }
+    machine.inside("systemctl enable bridge.service dps-agent-restart@bridge.path");
+    let booted = machine.boot();
+    let has = |hub: &str| booted.run(&format!("grep --quiet '^IOTHUB_HOSTNAME=\"{hub}\"$' /run/bridge.env")).code == Some(0);
+    booted.until("the bridge has its hub", || has("localhost"));
+    emulator.move_hub_now("gw-0001", OTHER_HUB).unwrap();
+    booted.say("dps-agent reprovision");
+    booted.until("the bridge has the other hub", || has(OTHER_HUB));
+    assert_eq!(booted.state("bridge.service"), "active");
 }

@@ -12,9 +12,11 @@ use dps_emulator::{Config, Emulator};
 use serde_json::Value;
 
 /// Ends a hang, and tunes nothing: what is waited for takes seconds.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// The key of `gw-0001`, 32 bytes.
 pub const KEY: &str = "YSBrZXkgb2YgdGhlIHRlc3RzLCB0aGlydHktdHdvIGI=";
+/// Where a device can be moved to.
+pub const OTHER_HUB: &str = "other-hub.test";
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What the package puts where, from here.
@@ -35,7 +37,8 @@ pub fn emulator(enrollment: &str) -> Emulator {
 
 /// An emulator with this one enrollment.
 pub fn enrolled(enrollment: &str) -> Emulator {
-    let text = format!("[service]\nid_scope = \"0ne00000000\"\n[[enrollment]]\n{enrollment}\n");
+    let text =
+        format!("[service]\nid_scope = \"0ne00000000\"\nhubs = [\"localhost\", \"{OTHER_HUB}\"]\n[[enrollment]]\n{enrollment}\n");
     Emulator::start(Config::from_toml(&text).unwrap()).unwrap()
 }
 
@@ -169,7 +172,7 @@ impl Machine {
             self.file(to, 0o644, fs::read(Path::new(REPOSITORY).join(from)).unwrap());
         }
         self.file("usr/bin/dps-agent", 0o755, fs::read(env!("CARGO_BIN_EXE_dps-agent")).unwrap());
-        self.file("etc/hosts", 0o644, "127.0.0.1 localhost\n");
+        self.file("etc/hosts", 0o644, format!("127.0.0.1 localhost {OTHER_HUB}\n"));
         self.file("etc/machine-id", 0o444, "uninitialized\n");
         self.inside("systemd-sysusers; journalctl --update-catalog; systemctl preset dps-agent.service dps-provisioned.path");
         fs::create_dir_all(self.root.join("etc/dps-agent")).unwrap();

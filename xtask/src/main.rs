@@ -35,7 +35,7 @@ Usage: cargo xtask COMMAND
   factory-demo [--devices N] [--rate N]
                            enroll three thousand gateways with Entra ID at the service's rate (four minutes), and register one
   test                     everything: cargo test, then the SDK clients against the emulator
-  judges [NAME…]           only the SDK clients and tpm2-tools; NAME picks the cases whose names contain it
+  judges [NAME…]           only what others wrote: Microsoft's SDKs, tpm2-tools, mosquitto, curl; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
   system-test [--quick]    boot machines with the shipped units, and see what becomes of them (as root)

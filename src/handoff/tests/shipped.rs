@@ -163,7 +163,8 @@ async fn thin_edge_has_a_certificate_or_an_error() {
 #[tokio::test]
 async fn a_shell_reads_from_an_env_file_what_was_meant() {
     let gateway =
-        Box::with_key(&own("a.env", "ODD={{ payload.odd }}\nSITE={{ \"at \" ~ payload.site }}\nSAS={{ password }}\n")).await;
+        Box::with_key(&own("a.env", "ODD={{ payload.odd }}\nSITE={{ join([\"at \", payload.site]) }}\nSAS={{ password }}\n"))
+            .await;
     gateway.outcome().await.unwrap();
     let script = format!(". {}; printf '%s|%s|%s' \"$ODD\" \"$SITE\" \"$SAS\"", gateway.file("a.env").display());
     let said = String::from_utf8(Command::new("sh").args(["-c", &script]).output().unwrap().stdout).unwrap();

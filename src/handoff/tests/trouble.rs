@@ -11,27 +11,40 @@ async fn what_is_wrong_with_a_template_is_said_with_file_line_and_cure() {
             "{{ host }}\n{{ hots }}",
             format!("{name}:2: names something that does not exist; docs/handoff.md lists the names there are"),
         ),
+        ("a.txt", "{{ host", format!("{name}:1: invalid syntax: expected end expression, found EOF; correct this line")),
+        ("a.txt", "{% for x in payload.many %}", format!("{name}:1: invalid syntax: unclosed `for` block; correct this line")),
         (
             "a.txt",
-            "{{ host",
-            format!("{name}:1: syntax error: unexpected end of input, expected end of variable block; correct this line"),
+            "{\"a\": {\"b\": 1}}",
+            format!("{name}:1: invalid syntax: unexpected end expression; where it is text, write a space into it"),
+        ),
+        ("a.txt", "{% include \"hub.env\" %}", format!("{name}:1: unknown template; correct this line")),
+        (
+            "a.txt",
+            "é\n{# € #}\nß {{ hots }} {# naïve #}\n\n",
+            format!("{name}:3: names something that does not exist; docs/handoff.md lists the names there are"),
         ),
         (
             "a.txt",
-            "{% for x in payload.many %}",
-            format!("{name}:1: syntax error: unexpected end of input, expected end of block; correct this line"),
+            "{{ payload.sites }}",
+            format!("{name}:1: names something that does not exist; docs/handoff.md lists the names there are"),
         ),
         (
             "a.txt",
-            "{{ host|upper }}",
+            "{{ join([host, certificateFile]) }}",
             format!(
-                "{name}:1: filter upper is unknown; there are no filters and tests here, and fail(\"…\") is the only function"
+                "{name}:1: prints something that this device does not have: one with a certificate has no password, one without has no certificateFile, and connectionString is there for a certificate or with export_key = true; put {{% if NAME %}} before and {{% endif %}} after it"
             ),
         ),
         (
             "a.txt",
+            "{{ host|upper }}",
+            format!("{name}:1: unknown formatter or function; fail, join, contains and equal are the functions there are"),
+        ),
+        (
+            "a.txt",
             "{{ port + host }}",
-            format!("{name}:1: tried to use + operator on unsupported types number and string; correct this line"),
+            format!("{name}:1: invalid syntax: expected end expression, found plus; correct this line"),
         ),
         ("a.txt", "\n{{ fail(\"no; do that\") }}", format!("{name}:2: no; do that")),
         (
@@ -68,6 +81,35 @@ async fn what_is_wrong_with_a_template_is_said_with_file_line_and_cure() {
     ] {
         assert_eq!(Box::with_key(&own(file, text)).await.said().await, said, "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_number_that_templates_cannot_hold_is_named_where_it_is_printed_and_nowhere_else() {
+    let mut gateway = Box::with_key(&own("a.json", "[{{ payload.small }},\n{{ payload }}]")).await;
+    gateway.served.record.payload = Some(json!({"small": i64::MAX, "large": u64::MAX}));
+    let said = "DIR/own.template:2: prints a number above 9223372036854775807, or one is inside; send it as a text";
+    assert_eq!(gateway.said().await, said);
+}
+
+#[tokio::test]
+async fn an_expression_without_end_is_refused_before_it_costs_the_stack() {
+    let deep = format!("\n{{{{ {}host{} }}}}", "(".repeat(30_000), ")".repeat(30_000));
+    let said = "DIR/own.template:2: has more than 1000 bytes in one pair of braces; divide it";
+    assert_eq!(Box::with_key(&own("a.txt", &deep)).await.said().await, said);
+    let brackets = format!("{{{{ {}host{} }}}}", "(".repeat(100), ")".repeat(100));
+    let gateway = Box::with_key(&own("a.txt", &brackets)).await;
+    gateway.outcome().await.unwrap();
+    assert_eq!(gateway.text("a.txt"), "contoso.azure-devices.net");
+}
+
+#[tokio::test]
+async fn a_template_chooses_and_asks_for_what_may_be_missing() {
+    let text = "{% if equal(attestation, \"symmetric-key\") %}key{% else %}other{% endif %}\n\
+        {%- if contains(hub, \"fabrikam\") %}\nno\n{%- else if not payload?.area %}\n{{ join([port, \"@\", payload?.site]) }}\n{%- endif %}\n\
+        {%- for one in payload.many %}\n- {{ one }}\n{%- endfor %}\n";
+    let gateway = Box::with_key(&own("a.txt", text)).await;
+    gateway.outcome().await.unwrap();
+    assert_eq!(gateway.text("a.txt"), "key\n8883@Hall 4\n- 1\n- 2\n");
 }
 
 #[tokio::test]
@@ -133,7 +175,8 @@ async fn a_secret_is_not_shown_to_everybody() {
 
 #[tokio::test]
 async fn no_message_shows_a_secret() {
-    let gateway = Box::with_key(&format!("{}export_key = true\n", own("a.txt", "{{ fail(\"ouch \" ~ sharedAccessKey) }}"))).await;
+    let gateway =
+        Box::with_key(&format!("{}export_key = true\n", own("a.txt", "{{ fail(join([\"ouch \", sharedAccessKey])) }}"))).await;
     assert_eq!(gateway.said().await, "DIR/own.template:1: its own message shows a secret; correct this line");
 }
 

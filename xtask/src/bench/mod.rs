@@ -23,6 +23,9 @@ use report::{Report, Table};
 /// The hidden command that measures, on a private loopback.
 pub const INSIDE: &str = "bench-inside";
 
+/// What follows this in docs/performance.md is kept.
+const BY_HAND: &str = "<!-- By hand from here on";
+
 const PARTS: [&str; 7] = ["speed", "round-trips", "instructions", "tpm", "api", "idle", "size"];
 
 /// What the command line asks for.
@@ -75,7 +78,8 @@ pub fn run_inside(arguments: &[String]) -> Done {
     }
     if wish.write {
         let file = workspace::root().join("docs/performance.md");
-        std::fs::write(&file, report.markdown())?;
+        let by_hand = std::fs::read_to_string(&file).ok().and_then(|text| Some(text[text.find(BY_HAND)?..].to_owned()));
+        std::fs::write(&file, report.markdown() + "\n" + &by_hand.unwrap_or_default())?;
         say::heading(&format!("Written to {}", file.display()));
     }
     Ok(())
