@@ -21,7 +21,7 @@ async fn what_is_wrong_with_a_template_is_said_with_file_line_and_cure() {
         ("a.txt", "{% include \"hub.env\" %}", format!("{name}:1: unknown template; correct this line")),
         (
             "a.txt",
-            "é\n{# € #}\nß {{ hots }} {# naïve #}\n\n",
+            "éèêëàâäîïôöùûüÿœæ€\n{# ß #}\nñ {{ hots }} {# naïve #}\n\n",
             format!("{name}:3: names something that does not exist; docs/handoff.md lists the names there are"),
         ),
         (
