@@ -146,6 +146,18 @@ fn fresh_file(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(mode).custom_flags(no_links).open(path)
 }
 
+/// The name of the file beside which this one lies half written or set aside, or else the name itself.
+pub fn whole(name: &str) -> &str {
+    let aside = || name.rsplit_once(".damaged-").map(|(whole, _)| whole);
+    name.strip_suffix(".new").or_else(aside).unwrap_or(name)
+}
+
+/// Removes a file, for good.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    fs::remove_file(path).map_err(failed("remove", path))?;
+    sync_parent(path)
+}
+
 /// Moves a file that cannot be used out of the way, to the first free of a few names, and tells which.
 pub fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
     let mut names = (1..9).map(|n| beside(path, &format!("damaged-{n}")));

@@ -31,4 +31,6 @@ pub mod progress;
 pub mod agent;
 pub mod daemon;
 pub mod check;
+pub mod reset;
+pub mod migrate;
 pub mod cli;

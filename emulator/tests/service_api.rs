@@ -398,6 +398,7 @@ fn enrollments_of_the_configuration_are_there_too() {
     assert_eq!(refusal(&backend.get("/enrollments/gw")), (404, 404_201));
     backend.put("/enrollments/gw", &symmetric("gw"));
     assert_eq!(register(&emulator, "gw", KEY)["status"], "assigned");
+    assert!(emulator.enroll_again("gw").is_err(), "the removed one does not come back over the new one");
 }
 
 #[test]

@@ -47,8 +47,7 @@ impl CertificateAssertion {
         let key = match &key {
             PrivateKeyDer::Pkcs8(key) => RsaKeyPair::from_pkcs8(key.secret_pkcs8_der()),
             PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()),
-            // PrivateKeyDer may grow; Entra ID takes RSA alone.
-            _ => return Err(wrong("its key is no RSA key, and Entra ID takes no other")),
+            PrivateKeyDer::Sec1(_) | _ => return Err(wrong("its key is no RSA key, and Entra ID takes no other")),
         };
         let key = key.map_err(|error| wrong(&format!("its key is no RSA key of 2048 bits or more ({error})")))?;
         let thumbprint = URL_SAFE_NO_PAD.encode(digest(&SHA256, &certificate));

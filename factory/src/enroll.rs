@@ -103,7 +103,7 @@ impl Order {
     /// # Errors
     /// What stops all of it. What was done until then stays, and the next run finds it.
     pub async fn run(&self, service: &Service, wishes: Vec<Wish>) -> Result<Vec<Outcome>, Failure> {
-        let order: Vec<_> = wishes.iter().map(|wish| wish.identity.registration_id.folded()).collect();
+        let place: HashMap<_, usize> = wishes.iter().map(|wish| wish.identity.registration_id.folded()).zip(0..).collect();
         let progress = Progress::new(wishes.len(), "looking");
         let found = self.look(service, &wishes, &progress).await?;
         progress.finish();
@@ -120,7 +120,6 @@ impl Order {
         outcomes.extend(self.create_all(service, creates, &progress).await?);
         outcomes.extend(self.change_all(service, changes, &progress).await?);
         progress.finish();
-        let place: HashMap<_, _> = order.into_iter().zip(0..).collect::<HashMap<String, usize>>();
         outcomes.sort_by_key(|outcome| place.get(&outcome.registration_id.folded()).copied());
         Ok(outcomes)
     }
@@ -132,16 +131,18 @@ impl Order {
             wishes.iter().map(|wish| (wish.identity.registration_id.folded(), &wish.identity.registration_id)).collect();
         let mut pages = service.query(Kind::Individual, "SELECT * FROM enrollments");
         let mut budget = wishes.len();
-        while budget > 1 && !missing.is_empty() {
-            let Some(page) = pages.next().await? else { return Ok(found) };
+        while budget > 1 && !missing.is_empty() && !pages.is_at_end() {
             budget -= 1;
-            for record in page {
+            for record in pages.next().await?.unwrap_or_default() {
                 let id = record["registrationId"].as_str().unwrap_or_default().to_ascii_lowercase();
                 if missing.remove(&id).is_some() {
                     progress.add(1);
                     found.insert(id, record);
                 }
             }
+        }
+        if pages.is_at_end() {
+            return Ok(found);
         }
         let mut answers =
             stream::iter(missing.into_iter().map(|(folded, id)| async move {

@@ -21,13 +21,27 @@ pub fn make_folder(path: &Path, mode: u32) -> Result<(), Failure> {
 /// # Errors
 /// Names the file.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
+    place(path, content, mode, true)
+}
+
+/// The same without fsync, for what the next run writes again: after a power cut the file may be empty.
+///
+/// # Errors
+/// Names the file.
+pub fn replace_quickly(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
+    place(path, content, mode, false)
+}
+
+fn place(path: &Path, content: &[u8], mode: u32, sync: bool) -> Result<(), Failure> {
     let fresh = beside(path);
     let write = || {
         // What a predecessor that was killed has left may have another mode.
         let _leftover = fs::remove_file(&fresh);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
         file.write_all(content)?;
-        file.sync_all()?;
+        if sync {
+            file.sync_all()?;
+        }
         fs::rename(&fresh, path)
     };
     write().map_err(|error| {

@@ -114,12 +114,14 @@ impl HttpClient for Elsewhere {
     }
 }
 
-/// An error and all that is behind it, each thing once.
+/// An error and all that is behind it, each thing once, on one line and without the links of `azure_identity` to its own guide.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let text = error.to_string();
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("To troubleshoot"));
+        let text = lines.collect::<Vec<_>>().join(" ");
         if !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);
         }

@@ -23,6 +23,7 @@ mod input;
 mod keys;
 mod output;
 mod pace;
+mod patience;
 mod permission;
 mod progress;
 mod report;
@@ -37,12 +38,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use args::Arguments;
 use failure::{Blame, Failure};
 use output::Format;
 
 fn main() -> ExitCode {
+    keep_memory_private();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -69,4 +72,11 @@ fn main() -> ExitCode {
             ExitCode::from(failure.blame.exit_code())
         }
     }
+}
+
+/// Keys and tokens are in it: no core dump, and no look into it by other programs of the same user.
+fn keep_memory_private() {
+    // A kernel that forbids either leaves us where every other program is.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }

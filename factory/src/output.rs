@@ -93,7 +93,7 @@ fn members(prefix: &str, value: &Value) -> String {
             object.iter().map(|(member, value)| members(&name(member), value)).collect()
         }
         Value::String(text) => format!("{prefix:40} {}\n", printable(text)),
-        other => format!("{prefix:40} {other}\n"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => format!("{prefix:40} {value}\n"),
     }
 }
 

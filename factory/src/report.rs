@@ -119,7 +119,7 @@ impl Reports {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, outcome: &Outcome, instance: &str) -> Result<(), Failure> {
-        files::replace(&self.path(&outcome.registration_id), format!("{}\n", outcome.file(instance)).as_bytes(), 0o644)
+        files::replace_quickly(&self.path(&outcome.registration_id), format!("{}\n", outcome.file(instance)).as_bytes(), 0o644)
     }
 
     fn path(&self, id: &EnrollmentId) -> PathBuf {

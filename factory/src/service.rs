@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::failure::{Answer, Blame, Failure};
 use crate::http;
 use crate::pace::{Cost, Pace};
+use crate::patience::Patience;
 use crate::permission::{Lack, Permission, Scheme};
 use crate::sas::{PolicyKey, encode};
 use crate::sign_in::SignedIn;
@@ -166,7 +167,7 @@ impl Service {
             retry: http::retries(8, Duration::from_secs(300)),
             ..ClientOptions::default()
         };
-        let tries: Vec<Arc<dyn Policy>> = vec![Arc::new(Pace::new(rate)), auth];
+        let tries: Vec<Arc<dyn Policy>> = vec![Arc::new(Patience::new(host.clone())), Arc::new(Pace::new(rate)), auth];
         let (name, version) = (Some(env!("CARGO_PKG_NAME")), Some(env!("CARGO_PKG_VERSION")));
         Self { pipeline: Pipeline::new(name, version, options, Vec::new(), tries, None), host, scheme }
     }
@@ -298,10 +299,12 @@ impl Service {
     }
 
     fn unreachable(&self, error: &azure_core::Error) -> Failure {
-        let blame = match error.kind() {
-            _ if http::is_untrusted(error) => Blame::Untrusted,
-            ErrorKind::Credential => Blame::Credential,
-            _ => Blame::Network,
+        let blame = if http::is_untrusted(error) {
+            Blame::Untrusted
+        } else if *error.kind() == ErrorKind::Credential {
+            Blame::Credential
+        } else {
+            Blame::Network
         };
         Failure::new(blame, format!("{} cannot be asked: {}", self.host, http::chain(error)))
     }
@@ -355,10 +358,15 @@ impl Pages<'_> {
         let ask = ask.header(PAGE_SIZE, Some(&size)).header(CONTINUATION, continuation.as_deref());
         let (headers, body) = self.service.ask(ask).await?;
         self.next = headers.get_optional_string(&CONTINUATION).filter(|next| !next.is_empty()).map(Some);
-        match json_of(&body)? {
-            Value::Array(page) => Ok(Some(page)),
-            _ => Err(Failure::new(Blame::Refused, format!("{} answered something else than a list", self.service.host))),
-        }
+        let Value::Array(page) = json_of(&body)? else {
+            return Err(Failure::new(Blame::Refused, format!("{} answered something else than a list", self.service.host)));
+        };
+        Ok(Some(page))
+    }
+
+    /// Whether the last page has been read.
+    pub fn is_at_end(&self) -> bool {
+        self.next.is_none()
     }
 
     /// All that is left, or the first `limit` of it.

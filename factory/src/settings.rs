@@ -76,29 +76,18 @@ impl Settings {
     pub fn asked(&self) -> Result<Map<String, Value>, Failure> {
         let mut asked = Map::new();
         let mut set = |name: &str, value: Value| asked.insert(name.to_owned(), value);
-        let custom = self.webhook_url.is_some();
-        if custom != (self.allocation_policy == Some(Allocation::Custom)) {
-            return Err(Failure::new(
-                Blame::Usage,
-                "--allocation-policy custom and --webhook-url with --api-version go together",
-            ));
-        }
+        self.check_allocation()?;
         if let Some(policy) = self.allocation_policy.and_then(|policy| policy.to_possible_value()) {
             set("allocationPolicy", json!(policy.get_name()));
         }
-        if custom {
+        if self.webhook_url.is_some() {
             set("customAllocationDefinition", json!({ "webhookUrl": self.webhook_url, "apiVersion": self.api_version }));
         }
         if !self.iot_hubs.is_empty() {
             set("iotHubs", json!(self.iot_hubs));
         }
         if let Some(policy) = self.reprovision_policy {
-            let (moves, migrates) = match policy {
-                Reprovision::AndMigrateData => (true, true),
-                Reprovision::AndResetData => (true, false),
-                Reprovision::Never => (false, false),
-            };
-            set("reprovisionPolicy", json!({ "updateHubAssignment": moves, "migrateDeviceData": migrates }));
+            set("reprovisionPolicy", policy.member());
         }
         if let Some(status) = self.provisioning_status.and_then(|status| status.to_possible_value()) {
             set("provisioningStatus", json!(status.get_name()));
@@ -113,6 +102,12 @@ impl Settings {
         Ok(asked)
     }
 
+    fn check_allocation(&self) -> Result<(), Failure> {
+        let custom = self.allocation_policy == Some(Allocation::Custom);
+        let words = "--allocation-policy custom and --webhook-url with --api-version go together";
+        if custom == self.webhook_url.is_some() { Ok(()) } else { Err(Failure::new(Blame::Usage, words)) }
+    }
+
     fn twin(&self) -> Result<Map<String, Value>, Failure> {
         let mut twin = Map::new();
         if let Some(tags) = &self.initial_twin_tags {
@@ -122,6 +117,17 @@ impl Settings {
             twin.insert("properties".to_owned(), json!({ "desired": object("--initial-twin-properties", desired)? }));
         }
         Ok(twin)
+    }
+}
+
+impl Reprovision {
+    fn member(self) -> Value {
+        let (moves, migrates) = match self {
+            Self::AndMigrateData => (true, true),
+            Self::AndResetData => (true, false),
+            Self::Never => (false, false),
+        };
+        json!({ "updateHubAssignment": moves, "migrateDeviceData": migrates })
     }
 }
 
@@ -170,12 +176,10 @@ pub fn differences(record: &Value, wanted: &Map<String, Value>) -> Vec<Differenc
 }
 
 fn values(member: &str, is: &Value, wanted: &Value, found: &mut Vec<Difference>) {
-    match wanted {
-        Value::Object(members) => {
-            members.iter().for_each(|(name, wanted)| values(&format!("{member}.{name}"), &is[name], wanted, found));
-        }
-        wanted if is == wanted => {}
-        wanted => found.push(Difference { member: member.to_owned(), is: shown(is), wanted: shown(wanted) }),
+    if let Value::Object(members) = wanted {
+        members.iter().for_each(|(name, wanted)| values(&format!("{member}.{name}"), &is[name], wanted, found));
+    } else if is != wanted {
+        found.push(Difference { member: member.to_owned(), is: shown(is), wanted: shown(wanted) });
     }
 }
 
@@ -202,11 +206,9 @@ fn attestation(member: &str, is: &Value, wanted: &Value, found: &mut Vec<Differe
     }
     for slot in ["primaryKey", "secondaryKey"] {
         // Both are there only if keys were asked for; neither is shown.
-        let keys = (is["symmetricKey"][slot].as_str(), wanted["symmetricKey"][slot].as_str());
-        if let (Some(is), Some(wanted)) = keys {
-            if is != wanted {
-                differ(format!("{member}.symmetricKey.{slot}"), "another key".to_owned(), "the given key".to_owned());
-            }
+        let keys = is["symmetricKey"][slot].as_str().zip(wanted["symmetricKey"][slot].as_str());
+        if keys.is_some_and(|(is, wanted)| is != wanted) {
+            differ(format!("{member}.symmetricKey.{slot}"), "another key".to_owned(), "the given key".to_owned());
         }
     }
 }
@@ -222,7 +224,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
 

@@ -21,8 +21,10 @@ use crate::{cloud, environment, http};
 
 /// How long the metadata service, which is on this machine's own link, may take to be there.
 const PROBE: Duration = Duration::from_secs(1);
+/// How long it may take to give a token, if nobody said that it would. Other clouds have something at the same address, too.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// Its address on every virtual machine of Azure (DPS service API §6.1).
-const METADATA: &str = "169.254.169.254:80";
+const METADATA: &str = "http://169.254.169.254";
 
 /// By what to prove who we are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -152,14 +154,18 @@ impl SignIn {
             Ok(credential) => credential,
             Err(why) => return Ok(Tried::NotHere(why)),
         };
-        match credential.get_token(&[&self.scope()], None).await {
-            Ok(_) => Ok(Tried::Works(credential)),
-            // A machine of Azure without an identity is nobody's mistake.
-            Err(error) if source == Source::ManagedIdentity && self.source == Source::Auto => {
-                Ok(Tried::NotHere(http::chain(&error)))
-            }
-            Err(error) => Err(http::chain(&error)),
+        let scope = self.scope();
+        let scopes = [scope.as_str()];
+        let token = credential.get_token(&scopes, None);
+        if source != Source::ManagedIdentity || self.source != Source::Auto {
+            return token.await.map(|_| Tried::Works(credential.clone())).map_err(|error| http::chain(&error));
         }
+        // A machine without an identity is nobody's mistake.
+        Ok(match tokio::time::timeout(PATIENCE, token).await {
+            Ok(Ok(_)) => Tried::Works(credential.clone()),
+            Ok(Err(error)) => Tried::NotHere(http::chain(&error)),
+            Err(_) => Tried::NotHere(format!("the metadata service gives no token within {} s", PATIENCE.as_secs())),
+        })
     }
 
     /// The application, or what of it is missing.
@@ -223,10 +229,10 @@ impl SignIn {
         let elsewhere =
             elsewhere.map(|host| Url::parse(&host).map_err(|error| format!("AZURE_POD_IDENTITY_AUTHORITY_HOST: {error}")));
         let elsewhere = elsewhere.transpose()?;
-        let is_named =
-            environment::var("IDENTITY_ENDPOINT").is_some() || elsewhere.is_some() || self.source == Source::ManagedIdentity;
-        if !is_named && !answers(METADATA).await {
-            return absent("no metadata service answers at 169.254.169.254 within a second, and IDENTITY_ENDPOINT is not set");
+        let is_named = environment::var("IDENTITY_ENDPOINT").is_some() || self.source == Source::ManagedIdentity;
+        let place = elsewhere.as_ref().map_or(METADATA, Url::as_str);
+        if !is_named && !answers(place).await {
+            return absent(&format!("no metadata service answers at {place} within a second, and IDENTITY_ENDPOINT is not set"));
         }
         let options = ManagedIdentityCredentialOptions {
             user_assigned_id: self.client.clone().map(UserAssignedId::ClientId),
@@ -237,10 +243,11 @@ impl SignIn {
 
     /// App Service may offer its endpoint over TLS, a virtual machine never does.
     fn metadata(&self, elsewhere: Option<Url>) -> Result<Transport, String> {
-        if environment::var("IDENTITY_ENDPOINT").is_some_and(|endpoint| endpoint.starts_with("https:")) {
+        let app_service = environment::var("IDENTITY_ENDPOINT");
+        if app_service.as_ref().is_some_and(|endpoint| endpoint.starts_with("https:")) {
             return Ok(self.transport.clone());
         }
-        http::metadata(elsewhere).map_err(|failure| failure.message)
+        http::metadata(elsewhere.filter(|_| app_service.is_none())).map_err(|failure| failure.message)
     }
 
     fn azure_cli(&self) -> Made {
@@ -263,8 +270,10 @@ fn of<C: TokenCredential + 'static>(made: azure_core::Result<Arc<C>>) -> Made {
     made.map(|credential| Ok(credential as Arc<dyn TokenCredential>)).map_err(|error| http::chain(&error))
 }
 
-async fn answers(address: &str) -> bool {
-    matches!(tokio::time::timeout(PROBE, tokio::net::TcpStream::connect(address)).await, Ok(Ok(_)))
+async fn answers(place: &str) -> bool {
+    let address = Url::parse(place).ok().and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)));
+    let Some((host, port)) = address else { return false };
+    matches!(tokio::time::timeout(PROBE, tokio::net::TcpStream::connect((host, port))).await, Ok(Ok(_)))
 }
 
 fn is_on_path(program: &str) -> bool {

@@ -59,7 +59,7 @@ where
 /// Takes one request from somebody for whom there is no room, and says so.
 pub(super) async fn turn_away(stream: UnixStream, refusal: &Answer) {
     let mut wire = Wire { stream, buffer: Vec::new() };
-    // Whoever has not asked by then is not told: the answer to an unasked question is not understood.
+    // An answer is understood by who has asked.
     let _ = timeout(GOODBYE, wire.request()).await;
     wire.dismiss(refusal).await;
 }

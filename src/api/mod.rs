@@ -67,7 +67,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const TEXTFILE_PACE: Duration = Duration::from_secs(10);
 
 /// Serves both sockets from the desk until `stop` ends; then those who wait for an assignment are told that the agent stops, and the
-/// sockets are removed. `metrics.prom` in the `runtime` directory is kept up to date meanwhile. `clock` is the machine's, for the
+/// sockets are removed. `metrics.prom` in the `runtime` directory is there meanwhile. `clock` is the machine's, for the
 /// time in which there is no assignment and so no clock of its own.
 pub async fn serve(
     sockets: Sockets,
@@ -90,6 +90,8 @@ pub async fn serve(
         }
     }
     service.stop();
+    // Of an agent that is not there nobody should read that all is well.
+    let _ = std::fs::remove_file(runtime.join(metrics::FILE));
     let [client, admin] = &mut doors;
     let _ = timeout(LAST_WORDS, async { tokio::join!(client.close(), admin.close()) }).await;
 }

@@ -44,9 +44,37 @@ pub enum Verb {
     Check(Check),
     /// Write what support needs to know of this gateway, free of secrets
     Diag(Diag),
+    /// Remove what the agent has written on this machine: an image is blank again
+    Reset(Reset),
+    /// Take over the configuration of another provisioning program
+    #[command(subcommand)]
+    Migrate(Migrate),
     /// Show or validate the configuration
     #[command(subcommand)]
     Config(Config),
+}
+
+#[derive(Debug, Args)]
+pub struct Reset {
+    /// Do it; without this nothing is removed, and what would be is printed
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Migrate {
+    /// Microsoft's IoT Identity Service, with IoT Edge or alone
+    Aziot(Aziot),
+}
+
+#[derive(Debug, Args)]
+pub struct Aziot {
+    /// Its configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/aziot/config.toml")]
+    pub from: PathBuf,
+    /// Where ours goes: a drop-in below config.d, and files for keys and passwords
+    #[arg(long, value_name = "DIRECTORY", default_value = "/etc/dps-agent")]
+    pub to: PathBuf,
 }
 
 #[derive(Debug, Args)]

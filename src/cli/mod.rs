@@ -5,6 +5,7 @@ mod connection;
 mod daemon;
 mod diag;
 mod identity;
+mod machine;
 mod output;
 mod status;
 mod verbs;
@@ -54,6 +55,8 @@ async fn perform(cli: &Cli) -> Result<u8, Failure> {
         Verb::Reprovision => daemon::reprovision(cli).await,
         Verb::Check(options) => verbs::check(cli, options).await,
         Verb::Diag(options) => diag::diag(cli, options).await,
+        Verb::Reset(options) => machine::reset(cli, options),
+        Verb::Migrate(args::Migrate::Aziot(options)) => machine::migrate_aziot(cli, options),
         Verb::Config(what) => verbs::config(cli, what),
     }
 }

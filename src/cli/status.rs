@@ -99,7 +99,7 @@ const LINES: [(&str, &[&str]); 14] = [
     ("payload", &["{payload}"]),
     ("enrollment", &["{enrollment}"]),
     ("certificate", &["until {certificate.notAfter}, {certificate.daysLeft} days left"]),
-    ("clock", &["{clock.verdict}, the service's is {clock.offsetSeconds} s ahead", "{clock.verdict}"]),
+    ("clock", &["{clock.verdict}"]),
     (
         "last connection",
         &[
@@ -117,6 +117,10 @@ fn lines(status: &Map<String, Value>) -> String {
         if let Some(line) = forms.iter().find_map(|form| filled(form, &status)) {
             text.push_str(&format!("{name:<16} {line}\n"));
         }
+    }
+    if let Some(seconds) = status["clock"]["offsetSeconds"].as_i64().filter(|seconds| *seconds != 0) {
+        let which = if seconds > 0 { "ahead" } else { "behind" };
+        text.push_str(&format!("{:<16} {} s {which}\n", "service's clock", seconds.unsigned_abs()));
     }
     if let Some(seconds) = status["nextAttemptInSeconds"].as_u64() {
         text.push_str(&format!("{:<16} in {seconds} s\n", "next attempt"));

@@ -1,5 +1,6 @@
 //! What the operator wrote, understood: TOML files in, one [`Config`] out, and nothing that cannot work gets through.
 
+pub mod aziot;
 mod document;
 mod handoff;
 mod handoff_tables;

@@ -175,7 +175,7 @@ fn one_line(origin: &Origin) -> String {
 }
 
 /// A TOML string: literal where that spares escapes (a payload is full of quotes), else basic.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let escapes = text.contains(['"', '\\']);
     if escapes && !text.contains('\'') && !text.chars().any(char::is_control) {
         return format!("'{text}'");

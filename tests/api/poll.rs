@@ -96,5 +96,6 @@ fn who_waits_when_the_agent_stops_is_told() {
     assert_eq!(waiting.receive().refusal(), (503, "the agent is stopping".to_owned()));
     assert!(waiting.is_ended() && idle.is_ended());
     assert!(!machine.client().exists() && !machine.admin().exists());
+    assert!(!machine.runtime().join("metrics.prom").exists(), "it would tell of an agent that is not there");
     assert!(machine.client().parent().unwrap().is_dir(), "a container may have mounted it");
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use dps_agent::blame::Blame;
-use dps_agent::desk::{Order, State};
+use dps_agent::desk::{ClockVerdict, Order, State};
 use dps_agent::failure::Failure;
 use serde_json::{Value, json};
 
@@ -45,12 +45,14 @@ fn status_tells_what_the_daemon_is_at() {
         status.doing = "there is no assignment yet".to_owned();
         status.last_error = Some((Failure::new(Blame::Refused, "no such enrollment"), status.since));
         status.next_attempt = Some(status.since + Duration::from_secs(3600));
+        status.clock = ClockVerdict::Skewed { by: -90, trusted: false };
     });
     let (code, words) = run(&machine, &["status"]);
     assert_eq!(code, Some(75));
     assert!(words.starts_with("state            waiting since 20"), "{words}");
     assert!(words.contains("\ndoing            there is no assignment yet\n"), "{words}");
-    assert!(words.contains(": no such enrollment\nnext attempt     in 3"), "{words}");
+    let end = ": no such enrollment\nservice's clock  90 s behind\nnext attempt     in 3";
+    assert!(words.contains("\nclock            skewed\n") && words.contains(end), "{words}");
     agent.desk.serve(Some(machine.served(3)));
     let (code, all) = json_of(&machine, &["status"]);
     assert_eq!((code, &all["provisioned"], &all["assignedHub"]), (Some(0), &json!(true), &json!("h.azure-devices.net")));

@@ -60,19 +60,13 @@ impl<'g> Daemon<'g> {
     }
 
     /// It ends with 0 by itself and leaves nothing half written.
-    pub(crate) fn ends(&mut self) {
+    fn ends(&mut self) {
         assert!(until(|| self.child.try_wait().unwrap().is_some()), "it does not end:\n{}", self.log());
         let code = self.child.wait().unwrap().code();
         assert_eq!(code, Some(0), "{}", self.log());
         assert!(self.log().ends_with("stopped\n"), "{}", self.log());
         let names = self.gateway.names().concat();
         assert!(!names.iter().any(|name| name.ends_with(".new") || name == ".probe"), "{names:?}");
-    }
-}
-
-impl Daemon<'_> {
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 }
 

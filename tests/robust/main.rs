@@ -8,6 +8,7 @@ mod evidence;
 mod gateway;
 mod identity;
 mod life;
+mod machine;
 mod notify;
 mod power_cut;
 mod proof;

@@ -3,8 +3,6 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::daemon::{Daemon, PATIENCE};
 use crate::gateway::{Gateway, emulator};
 
@@ -58,7 +56,7 @@ fn a_whole_life_is_told() {
     let told = systemd.until(assigned);
     assert_eq!(told.first().map(String::as_str), Some("STATUS=starting"));
     assert!(told.windows(2).all(|two| two[0] != two[1]), "{told:?}");
-    daemon.signal(Signal::HUP);
+    daemon.reload();
     let reloaded = [systemd.news(), systemd.news()];
     assert!(reloaded[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloaded:?}");
     assert_eq!(reloaded[1], "READY=1");

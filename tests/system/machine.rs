@@ -12,9 +12,11 @@ use dps_emulator::{Config, Emulator};
 use serde_json::Value;
 
 /// Ends a hang, and tunes nothing: what is waited for takes seconds.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// The key of `gw-0001`, 32 bytes.
 pub const KEY: &str = "YSBrZXkgb2YgdGhlIHRlc3RzLCB0aGlydHktdHdvIGI=";
+/// Where a device can be moved to.
+pub const OTHER_HUB: &str = "other-hub.test";
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What the package puts where, from here.
@@ -35,7 +37,8 @@ pub fn emulator(enrollment: &str) -> Emulator {
 
 /// An emulator with this one enrollment.
 pub fn enrolled(enrollment: &str) -> Emulator {
-    let text = format!("[service]\nid_scope = \"0ne00000000\"\n[[enrollment]]\n{enrollment}\n");
+    let text =
+        format!("[service]\nid_scope = \"0ne00000000\"\nhubs = [\"localhost\", \"{OTHER_HUB}\"]\n[[enrollment]]\n{enrollment}\n");
     Emulator::start(Config::from_toml(&text).unwrap()).unwrap()
 }
 
@@ -169,7 +172,7 @@ impl Machine {
             self.file(to, 0o644, fs::read(Path::new(REPOSITORY).join(from)).unwrap());
         }
         self.file("usr/bin/dps-agent", 0o755, fs::read(env!("CARGO_BIN_EXE_dps-agent")).unwrap());
-        self.file("etc/hosts", 0o644, "127.0.0.1 localhost\n");
+        self.file("etc/hosts", 0o644, format!("127.0.0.1 localhost {OTHER_HUB}\n"));
         self.file("etc/machine-id", 0o444, "uninitialized\n");
         self.inside("systemd-sysusers; journalctl --update-catalog; systemctl preset dps-agent.service dps-provisioned.path");
         fs::create_dir_all(self.root.join("etc/dps-agent")).unwrap();
@@ -253,28 +256,30 @@ impl Booted<'_> {
     }
 
     fn wait_for_start(&mut self) {
-        let children = format!("/proc/{0}/task/{0}/children", self.container.id());
-        let leader = || fs::read_to_string(&children).ok()?.split(' ').next()?.parse().ok();
-        let mut found = None;
-        let started = wait_until(|| {
-            found = leader();
-            found.is_some() || self.container.try_wait().unwrap().is_some()
+        let mut ended = false;
+        let settled = wait_until(|| {
+            // Its first child is not PID 1 yet: that is a child of this one.
+            self.leader = self.child().unwrap_or_default();
+            ended = self.container.try_wait().unwrap().is_some();
+            ended || matches!(self.run("systemctl is-system-running").stdout.trim_end(), "running" | "degraded")
         });
-        assert!(started && found.is_some(), "systemd-nspawn cannot run here:\n{}", self.machine.console());
-        self.leader = found.unwrap_or_default();
-        let settled = || matches!(self.run("systemctl is-system-running").stdout.trim_end(), "running" | "degraded");
-        let ended = Path::new("/proc").join(self.leader.to_string());
-        assert!(wait_until(|| settled() || !ended.exists()) && ended.exists(), "it does not boot:\n{}", self.machine.console());
+        assert!(settled && !ended, "systemd-nspawn cannot boot a machine here:\n{}", self.machine.console());
+    }
+
+    fn child(&self) -> Option<u32> {
+        let children = format!("/proc/{0}/task/{0}/children", self.container.id());
+        fs::read_to_string(children).ok()?.split(' ').next()?.parse().ok()
     }
 }
 
 impl Drop for Booted<'_> {
     fn drop(&mut self) {
-        // With its PID 1 the kernel ends all that runs in it, at once.
-        let _ = Command::new("kill").args(["-KILL", &self.leader.to_string()]).stderr(Stdio::null()).status();
-        if self.leader == 0 {
-            let _ = self.container.kill();
+        if matches!(self.container.try_wait(), Ok(Some(_))) {
+            return;
         }
+        // With its PID 1 the kernel ends all that runs in it, at once; what starts it goes with it, or by our hand.
+        let all = self.child().into_iter().chain([self.container.id()]).map(|process| process.to_string());
+        let _ = Command::new("kill").arg("-KILL").args(all).stderr(Stdio::null()).status();
         let _ = self.container.wait();
     }
 }

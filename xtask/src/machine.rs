@@ -1,6 +1,6 @@
 //! Knows which programs the commands need and how Debian calls the packages that bring them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::{Done, say};
@@ -20,8 +20,12 @@ pub enum Need {
     Iproute,
     /// The TPM software stack, which the agent loads.
     Libtss2,
+    /// Makes root file systems.
+    Mmdebstrap,
     Mosquitto,
     Node,
+    /// Boots them.
+    Nspawn,
     Openssl,
     Python,
     /// Runs programs for ARM.
@@ -29,6 +33,7 @@ pub enum Need {
     Strace,
     /// A software TPM.
     Swtpm,
+    Systemd,
     /// Programs that talk to a TPM.
     TpmTools,
     Unshare,
@@ -43,16 +48,19 @@ impl Need {
             Self::Armv7Compiler => ("gcc-arm-linux-gnueabihf libc6-dev-armhf-cross", "links the agent for 32-bit ARM"),
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
             Self::Curl => ("curl", "asks the agent's sockets as its manual does"),
-            Self::Faketime => ("faketime", "lets the agent believe in another time"),
+            Self::Faketime => ("libfaketime", "lets programs believe in another time, also past 2038"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-esys-3.0.2-0 libtss2-tctildr0", "lets the agent speak to a TPM"),
+            Self::Mmdebstrap => ("mmdebstrap", "makes the machine that boots with the shipped units"),
             Self::Mosquitto => ("mosquitto mosquitto-clients", "is a bridge to the hub, with what the agent hands over"),
+            Self::Nspawn => ("systemd-container", "boots it"),
             Self::Node => ("npm", "installs and runs the Node SDK"),
             Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
             Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
             Self::Qemu => ("qemu-user-static", "runs what was built for ARM"),
             Self::Strace => ("strace", "kills the agent at each write, in the tests of its record"),
             Self::Swtpm => ("swtpm swtpm-tools libtss2-tcti-swtpm0 socat", "is the TPM of each test, and its device node"),
+            Self::Systemd => ("systemd", "judges the units"),
             Self::TpmTools => (
                 "tpm2-tools libtss2-tcti-device0 libtss2-tcti-mssim0",
                 "looks into these TPMs and judges what the emulator makes for them",
@@ -68,16 +76,19 @@ impl Need {
             Self::Armv7Compiler => on_path("arm-linux-gnueabihf-gcc").is_some(),
             Self::Compiler => on_path("cc").is_some(),
             Self::Curl => on_path("curl").is_some(),
-            Self::Faketime => on_path("faketime").is_some(),
+            Self::Faketime => Path::new(&faketime("x86_64-linux-gnu")).exists(),
             Self::Iproute => on_path("ip").is_some(),
             Self::Libtss2 => ["libtss2-esys.so.0", "libtss2-tctildr.so.0"].into_iter().all(is_loadable),
+            Self::Mmdebstrap => on_path("mmdebstrap").is_some(),
             Self::Mosquitto => ["mosquitto", "mosquitto_pub"].into_iter().all(|program| on_path(program).is_some()),
+            Self::Nspawn => on_path("systemd-nspawn").is_some(),
             Self::Node => on_path("node").is_some() && on_path("npm").is_some(),
             Self::Openssl => on_path("openssl").is_some(),
             Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),
             Self::Qemu => on_path("qemu-aarch64-static").is_some(),
             Self::Strace => on_path("strace").is_some(),
             Self::Swtpm => ["swtpm", "swtpm_setup", "socat"].into_iter().all(|program| on_path(program).is_some()),
+            Self::Systemd => on_path("systemd-analyze").is_some(),
             Self::TpmTools => on_path("tpm2_activatecredential").is_some(),
             Self::Unshare => on_path("unshare").is_some() && on_path("taskset").is_some(),
             Self::Valgrind => on_path("valgrind").is_some(),
@@ -152,6 +163,11 @@ pub fn is_root() -> bool {
 pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
+}
+
+/// The library that gives a program another date, for an architecture by its GNU name.
+pub fn faketime(gnu: &str) -> String {
+    format!("/usr/lib/{gnu}/faketime/libfaketimeMT.so.1")
 }
 
 /// Whether the system's loader knows this library.

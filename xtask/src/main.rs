@@ -18,6 +18,7 @@ mod mutations;
 mod package;
 mod power_cut;
 mod say;
+mod system_test;
 mod test;
 mod tpm;
 mod workspace;
@@ -34,15 +35,16 @@ Usage: cargo xtask COMMAND
   factory-demo [--devices N] [--rate N]
                            enroll three thousand gateways with Entra ID at the service's rate (four minutes), and register one
   test                     everything: cargo test, then the SDK clients against the emulator
-  judges [NAME…]           only the SDK clients and tpm2-tools; NAME picks the cases whose names contain it
+  judges [NAME…]           only what others wrote: Microsoft's SDKs, tpm2-tools, mosquitto, curl; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
+  system-test [--quick]    boot machines with the shipped units, and see what becomes of them (as root)
   cross [aarch64|armv7] [--build-only]
-                           build the agent for ARM, and register in qemu over each transport and with a TPM
+                           build the agent for ARM, and register in qemu over each transport and with a TPM, now and past 2038
   deb [amd64|arm64|armhf]  make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
-                           parts: speed round-trips instructions tpm idle size
+                           parts: speed round-trips instructions tpm api idle size
 ";
 
 fn main() -> ExitCode {
@@ -68,7 +70,9 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         "factory-demo" => factory::run(rest),
         "mutations" => mutations::run(rest),
         "power-cut" => power_cut::run(),
+        "system-test" => system_test::run(rest),
         "deb" => package::run(rest).map(|()| ExitCode::SUCCESS),
+        cross::INSIDE => cross::run_inside(rest).map(|()| ExitCode::SUCCESS),
         "cross" => cross::run(rest).map(|()| ExitCode::SUCCESS),
         "" | "help" | "-h" | "--help" => {
             print!("{USAGE}");

@@ -1,11 +1,11 @@
 //! `cargo xtask test`: everything that says whether the programs are right.
 
 use std::io::{BufRead, BufReader};
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use crate::judges::{self, Totals};
 use crate::machine::{self, Need};
-use crate::{Done, factory, say, workspace};
+use crate::{Done, factory, say, system_test, workspace};
 
 /// Runs `cargo test`, the agent's own tests without TPM support, the judges and a small factory, and adds up what passed and failed.
 pub fn run() -> Done<ExitCode> {
@@ -21,37 +21,48 @@ pub fn run() -> Done<ExitCode> {
         Need::Python,
         Need::Strace,
         Need::Swtpm,
+        Need::Systemd,
         Need::TpmTools,
         Need::Unshare,
     ])?;
     let tests = cargo_test(&["--workspace"])?;
     let without_tpm = cargo_test(&["--package", "dps-agent", "--lib", "--no-default-features"])?;
-    let judges = judges::judge(&[]).unwrap_or_else(|error| {
-        say::trouble(&error.to_string());
-        Totals { passed: 0, failed: 1 }
-    });
-    let factory = factory::demonstrate(factory::Scale::SMALL).map_or_else(
-        |error| {
-            say::trouble(&error.to_string());
-            Totals { passed: 0, failed: 1 }
-        },
-        |()| Totals { passed: 1, failed: 0 },
-    );
+    let systemd = or_failed(system_test::quick());
+    let judges = or_failed(judges::judge(&[]));
+    let factory = factory::demonstrate(factory::Scale::SMALL).map(|()| Totals { passed: 1, failed: 0 });
+    let factory = or_failed(factory);
     say::heading("Totals");
     say::step(&format!("cargo test   {} passed, {} failed", tests.passed, tests.failed));
     say::step(&format!("without TPM  {} passed, {} failed", without_tpm.passed, without_tpm.failed));
+    say::step(&format!("on systemd   {} passed, {} failed", systemd.passed, systemd.failed));
     say::step(&format!("judges       {} passed, {} failed", judges.passed, judges.failed));
     say::step(&format!("factory      {} passed, {} failed", factory.passed, factory.failed));
-    let all = [tests, without_tpm, judges, factory];
+    let all = [tests, without_tpm, systemd, judges, factory];
     let failed: usize = all.iter().map(|totals| totals.failed).sum();
     println!("\n{} passed, {failed} failed", all.iter().map(|totals| totals.passed).sum::<usize>());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What could not run has failed.
+fn or_failed(totals: Done<Totals>) -> Totals {
+    totals.unwrap_or_else(|error| {
+        say::trouble(&error.to_string());
+        Totals { passed: 0, failed: 1 }
+    })
+}
+
 fn cargo_test(what: &[&str]) -> Done<Totals> {
     say::heading(&format!("cargo test {}", what.join(" ")));
     let mut command = workspace::cargo();
-    let mut child = command.args(["test", "--no-fail-fast"]).args(what).stdout(Stdio::piped()).spawn()?;
+    counted(command.args(["test", "--no-fail-fast"]).args(what))
+}
+
+/// Runs tests, shows what they print, and counts.
+///
+/// # Errors
+/// If the command does not start.
+pub fn counted(command: &mut Command) -> Done<Totals> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut totals = Totals::default();
     for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
         let line = line?;

@@ -54,21 +54,34 @@ fn without_tpm() -> Done<PathBuf> {
     built("dps-agent", Profile::Release, &["--no-default-features", "--target-dir", &directory])
 }
 
+/// Builds one test target of a package and returns the path of its program.
+///
+/// # Errors
+/// If it does not compile.
+pub fn test(package: &str, target: &str) -> Done<PathBuf> {
+    executable(target, cargo().args(["test", "--no-run", "--package", package, "--test", target]))
+}
+
 fn built(package: &str, profile: Profile, more: &[&str]) -> Done<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--package", package, "--bin", package, "--message-format=json-render-diagnostics"]).args(more);
+    build.args(["build", "--package", package, "--bin", package]).args(more);
     if profile == Profile::Release {
         build.arg("--release");
     }
-    let output = build.stderr(Stdio::inherit()).output()?;
+    executable(package, &mut build)
+}
+
+/// Runs a build and returns the path that Cargo reports for this target.
+fn executable(target: &str, build: &mut Command) -> Done<PathBuf> {
+    let output = build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
-        return Err(format!("{package} does not build").into());
+        return Err(format!("{target} does not build").into());
     }
     let messages =
         output.stdout.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
-    let built = messages.filter(|message| message["target"]["name"] == package);
+    let built = messages.filter(|message| message["target"]["name"] == target);
     let executable = built.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
-    executable.ok_or_else(|| format!("Cargo does not say where it put {package}").into())
+    executable.ok_or_else(|| format!("Cargo does not say where it put {target}").into())
 }
 
 /// The Cargo that started us, at the top of the checkout.

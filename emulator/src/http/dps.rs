@@ -1,11 +1,11 @@
 //! The provisioning service over HTTPS (DPS device API §6).
 
 use super::Request;
-use super::is_json;
+use super::check_form;
 use crate::answer::Answer;
 use crate::attest::{Credential, Refusal};
 use crate::fault::{Lie, Stage};
-use crate::names::{parameter, percent_decode};
+use crate::names::percent_decode;
 use crate::requests::Request as Asks;
 use crate::service::{Service, Via};
 use rustls_pki_types::CertificateDer;
@@ -112,18 +112,7 @@ impl Route {
     }
 
     fn check_form(&self, service: &Service, request: &Request) -> Result<(), Answer> {
-        if request.method != self.call.method() {
-            return Err(Answer::error(405_000, "Method not allowed."));
-        }
-        match parameter(&request.query, "api-version") {
-            Some(version) if service.speaks(&version) => {}
-            Some(_) => return Err(Answer::error(400_000, "The api-version is not known.")),
-            None => return Err(Answer::error(400_000, "The api-version is missing.")),
-        }
-        if !request.body.is_empty() && !is_json(request) {
-            return Err(Answer::error(415_000, "The content type is not application/json."));
-        }
-        Ok(())
+        check_form(service, request, &[self.call.method()]).map_err(|(code, message)| Answer::error(code, message))
     }
 
     fn check_proof(&self, service: &Service, request: &Request, certificates: &[CertificateDer<'static>]) -> Result<(), Answer> {

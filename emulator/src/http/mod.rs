@@ -9,6 +9,7 @@ mod websocket;
 use crate::answer::Answer;
 use crate::fault::{Delivery, Misdeed, Plain};
 use crate::mqtt::GARBAGE;
+use crate::names::parameter;
 use crate::requests::Request as Asks;
 use crate::service::{Service, Via};
 use request::Broken;
@@ -167,7 +168,23 @@ async fn play_plain(stream: &mut TlsStream<TcpStream>, plain: Plain) -> Result<(
     Err(Ended)
 }
 
-pub(crate) fn is_json(request: &Request) -> bool {
+/// What every API of the service asks of a call's form; the error is a code and a message.
+pub(crate) fn check_form(service: &Service, request: &Request, methods: &[&str]) -> Result<(), (u32, &'static str)> {
+    if !methods.contains(&request.method.as_str()) {
+        return Err((405_000, "Method not allowed."));
+    }
+    match parameter(&request.query, "api-version") {
+        Some(version) if service.speaks(&version) => {}
+        Some(_) => return Err((400_000, "The api-version is not known.")),
+        None => return Err((400_000, "The api-version is missing.")),
+    }
+    if !request.body.is_empty() && !is_json(request) {
+        return Err((415_000, "The content type is not application/json."));
+    }
+    Ok(())
+}
+
+fn is_json(request: &Request) -> bool {
     let kind = request.header("content-type").unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }

@@ -136,22 +136,13 @@ impl Body {
     }
 
     /// Checks everything; the error is for the client.
-    pub(super) fn checked(self, known: &Known<'_>) -> Result<Wanted, String> {
+    pub(super) fn checked(mut self, known: &Known<'_>) -> Result<Wanted, String> {
         let id = self.checked_id(known.kind)?;
-        let allocation_policy = self.checked_allocation(known.hubs)?;
+        self.check_allocation(known.hubs)?;
         if self.credential_policy_name.is_some() && known.api_version < "2025-07-01" {
             return Err("credentialPolicyName needs a later api-version.".to_owned());
         }
-        let iot_hubs = self.iot_hubs.unwrap_or_else(|| self.iot_hub_host_name.into_iter().collect());
-        let mut details = Details {
-            allocation_policy,
-            iot_hubs,
-            capabilities: self.capabilities.unwrap_or_default(),
-            initial_twin: self.initial_twin,
-            device_information: self.optional_device_information,
-            credential_policy: self.credential_policy_name,
-            ..Details::default()
-        };
+        let mut details = self.details();
         let attestation = self.attestation.ok_or("attestation is missing.")?.checked(known, &mut details)?;
         Ok(Wanted {
             id,
@@ -162,6 +153,20 @@ impl Body {
             reprovision: self.reprovision_policy.unwrap_or_default(),
             details,
         })
+    }
+
+    /// Takes out what is only repeated.
+    fn details(&mut self) -> Details {
+        let one_hub = self.iot_hub_host_name.take();
+        Details {
+            allocation_policy: self.allocation_policy,
+            iot_hubs: self.iot_hubs.take().unwrap_or_else(|| one_hub.into_iter().collect()),
+            capabilities: self.capabilities.unwrap_or_default(),
+            initial_twin: self.initial_twin.take(),
+            device_information: self.optional_device_information.take(),
+            credential_policy: self.credential_policy_name.take(),
+            ..Details::default()
+        }
     }
 
     fn checked_id(&self, kind: Kind) -> Result<String, String> {
@@ -186,16 +191,15 @@ impl Body {
         }
     }
 
-    fn checked_allocation(&self, hubs: &[String]) -> Result<Option<Allocation>, String> {
-        let wanted = self.iot_hubs.iter().flatten().chain(&self.iot_hub_host_name);
-        for hub in wanted {
-            if !hubs.iter().any(|linked| linked.eq_ignore_ascii_case(hub)) {
-                return Err(format!("The hub {hub} is not linked."));
+    fn check_allocation(&self, hubs: &[String]) -> Result<(), String> {
+        let is_linked = |hub: &&String| hubs.iter().any(|linked| linked.eq_ignore_ascii_case(hub));
+        let mut wanted = self.iot_hubs.iter().flatten().chain(&self.iot_hub_host_name);
+        match wanted.find(|hub| !is_linked(hub)) {
+            Some(hub) => Err(format!("The hub {hub} is not linked.")),
+            None if self.allocation_policy == Some(Allocation::Custom) => {
+                Err("The emulator calls no webhook: allocationPolicy custom is not there.".to_owned())
             }
-        }
-        match self.allocation_policy {
-            Some(Allocation::Custom) => Err("The emulator calls no webhook: allocationPolicy custom is not there.".to_owned()),
-            other => Ok(other),
+            None => Ok(()),
         }
     }
 }

@@ -14,7 +14,7 @@ mod view;
 use crate::answer::Answer;
 use crate::config;
 use crate::entra::{Provider, Refused};
-use crate::http::{Request, is_json};
+use crate::http::{Request, check_form};
 use crate::names::{parameter, percent_decode};
 use crate::service::{Service, State};
 use access::{Kind, Operation};
@@ -105,18 +105,7 @@ impl Call {
         if methods.is_empty() {
             return Err(error(404_000, "No such resource."));
         }
-        if !methods.contains(&request.method.as_str()) {
-            return Err(error(405_000, "Method not allowed."));
-        }
-        match parameter(&request.query, "api-version") {
-            Some(version) if service.speaks(&version) => {}
-            Some(_) => return Err(error(400_000, "The api-version is not known.")),
-            None => return Err(error(400_000, "The api-version is missing.")),
-        }
-        if !request.body.is_empty() && !is_json(request) {
-            return Err(error(415_000, "The content type is not application/json."));
-        }
-        Ok(())
+        check_form(service, request, methods).map_err(|(code, message)| error(code, message))
     }
 
     fn run(&self, service: &Service, request: &Request) -> Result<Answer, Answer> {

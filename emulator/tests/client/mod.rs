@@ -180,11 +180,10 @@ impl Mqtt {
     /// The next packet: its first byte and its body.
     pub fn next(&mut self, patience: Duration) -> Result<(u8, Vec<u8>), End> {
         loop {
-            if let Some((head, size)) = packet(&self.received) {
-                if self.received.len() >= head + size {
-                    let packet: Vec<u8> = self.received.drain(..head + size).collect();
-                    return Ok((packet[0], packet[head..].to_vec()));
-                }
+            let whole = packet(&self.received).filter(|(head, size)| self.received.len() >= head + size);
+            if let Some((head, size)) = whole {
+                let packet: Vec<u8> = self.received.drain(..head + size).collect();
+                return Ok((packet[0], packet[head..].to_vec()));
             }
             self.fill(patience)?;
         }

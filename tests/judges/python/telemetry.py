@@ -83,17 +83,17 @@ class FromEnvironment:
 
     def client(self):
         common = options(os.environ["IOTHUB_CA_FILE"])
+        if "X509_CERT_FILE" in os.environ:
+            certificate = X509(os.environ["X509_CERT_FILE"], os.environ["X509_KEY_FILE"])
+            return IoTHubDeviceClient.create_from_x509_certificate(
+                certificate, hostname=os.environ["IOTHUB_HOSTNAME"], device_id=os.environ["IOTHUB_DEVICE_ID"], **common
+            )
         if "IOTHUB_DEVICE_CONNECTION_STRING" in os.environ:
             if self.life is not None:
                 common["sastoken_ttl"] = self.life
             text = os.environ["IOTHUB_DEVICE_CONNECTION_STRING"]
             return IoTHubDeviceClient.create_from_connection_string(text, **common)
-        if "IOTHUB_SAS" in os.environ:
-            return IoTHubDeviceClient.create_from_sastoken(os.environ["IOTHUB_SAS"], **common)
-        certificate = X509(os.environ["X509_CERT_FILE"], os.environ["X509_KEY_FILE"])
-        return IoTHubDeviceClient.create_from_x509_certificate(
-            certificate, hostname=os.environ["IOTHUB_HOSTNAME"], device_id=os.environ["IOTHUB_DEVICE_ID"], **common
-        )
+        return IoTHubDeviceClient.create_from_sastoken(os.environ["IOTHUB_SAS"], **common)
 
     def refused(self):
         """There will be another file, and another process of us."""

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the agent next to Microsoft's Python and Node SDK clients, in the same run on the same CPU against the same
 //! emulator, on a private loopback.
 
+mod api;
 mod contestant;
 mod idle;
 mod instructions;
@@ -22,7 +23,10 @@ use report::{Report, Table};
 /// The hidden command that measures, on a private loopback.
 pub const INSIDE: &str = "bench-inside";
 
-const PARTS: [&str; 6] = ["speed", "round-trips", "instructions", "tpm", "idle", "size"];
+/// What follows this in docs/performance.md is kept.
+const BY_HAND: &str = "<!-- By hand from here on";
+
+const PARTS: [&str; 7] = ["speed", "round-trips", "instructions", "tpm", "api", "idle", "size"];
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -74,7 +78,8 @@ pub fn run_inside(arguments: &[String]) -> Done {
     }
     if wish.write {
         let file = workspace::root().join("docs/performance.md");
-        std::fs::write(&file, report.markdown())?;
+        let by_hand = std::fs::read_to_string(&file).ok().and_then(|text| Some(text[text.find(BY_HAND)?..].to_owned()));
+        std::fs::write(&file, report.markdown() + "\n" + &by_hand.unwrap_or_default())?;
         say::heading(&format!("Written to {}", file.display()));
     }
     Ok(())
@@ -86,6 +91,7 @@ fn measure(part: &str, wish: &Wish, programs: &Programs, directory: &Path) -> Do
         "round-trips" => round_trips::measure(programs, directory),
         "instructions" => instructions::measure(programs, directory),
         "tpm" => tpm_commands::measure(programs, directory),
+        "api" => api::measure(programs, directory),
         "idle" => idle::measure(programs, directory),
         _ => size(programs),
     }

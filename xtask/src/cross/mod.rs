@@ -5,10 +5,17 @@ pub mod toolchain;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::machine::{self, Need};
 use crate::workspace::{self, Profile, Programs, Scratch};
 use crate::{Done, demo, say};
+
+/// The hidden command that registers.
+pub const INSIDE: &str = "cross-inside";
+
+/// Past 2038; waiting is done by a clock that is left alone.
+const LATER: [(&str, &str); 2] = [("FAKETIME", "+15y"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
 
 /// What the agent is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +40,7 @@ pub fn run(arguments: &[String]) -> Done {
             other => return Err(format!("cross knows no {other:?}; see cargo xtask help").into()),
         }
     }
-    machine::prepare(&[Need::Compiler, arm.compiler(), Need::Qemu, Need::Openssl, Need::Swtpm, Need::TpmTools])?;
+    machine::prepare(&[Need::Compiler, arm.compiler(), Need::Qemu, Need::Faketime, Need::Openssl, Need::Swtpm, Need::TpmTools])?;
     let root = toolchain::foreign(arm)?;
     let agent = toolchain::build(arm, &[])?;
     let without_tpm = toolchain::build(arm, &["--no-default-features"])?;
@@ -41,22 +48,44 @@ pub fn run(arguments: &[String]) -> Done {
     if is_run { register(arm, &root, &agent) } else { Ok(()) }
 }
 
-/// The demo, with the foreign agent in it.
+/// The demo with the foreign agent in it: now, and in a year that 32 bits cannot count any more.
 fn register(arm: Arm, root: &Path, agent: &Path) -> Done {
     let emulator = workspace::binary("dps-emulator", Profile::Dev)?;
-    say::heading(&format!("Running the agent for {} in {}", arm.triple(), arm.qemu()));
-    let scratch = Scratch::new("cross")?;
-    let agent = wrapped(arm, root, agent, scratch.path())?;
-    demo::show(&Programs { without_tpm: agent.clone(), agent, emulator }, scratch.path())?;
-    say::heading("Registered over MQTT, MQTT on WebSocket and HTTPS, with a key, with certificates and with a TPM");
+    for (when, variables) in [("now", &[][..]), ("in fifteen years", &LATER)] {
+        say::heading(&format!("The agent for {} in {}, {when}", arm.triple(), arm.qemu()));
+        let mut ourselves = Command::new(std::env::current_exe()?);
+        ourselves.args([INSIDE, arm.debian()]).args([root, agent, &emulator]).envs(variables.iter().copied());
+        if !variables.is_empty() {
+            ourselves.env("LD_PRELOAD", machine::faketime("x86_64-linux-gnu"));
+        }
+        if !ourselves.status()?.success() {
+            return Err(format!("the agent for {} does not register {when}", arm.triple()).into());
+        }
+    }
+    say::heading(
+        "Registered over MQTT, MQTT on WebSocket and HTTPS, with a key, with certificates and with a TPM, before and after 2038",
+    );
     Ok(())
 }
 
-/// A program of this machine that runs the foreign one.
-fn wrapped(arm: Arm, root: &Path, agent: &Path, directory: &Path) -> Done<PathBuf> {
+/// The architecture, its root directory, the agent and the emulator.
+///
+/// # Errors
+/// If the agent does not register.
+pub fn run_inside(arguments: &[String]) -> Done {
+    let [debian, root, agent, emulator] = arguments else { return Err("an architecture and three paths, please".into()) };
+    let arm = if debian == Arm::Aarch64.debian() { Arm::Aarch64 } else { Arm::Armv7 };
+    let scratch = Scratch::new("cross")?;
+    let agent = wrapped(arm, root, agent, scratch.path())?;
+    demo::show(&Programs { without_tpm: agent.clone(), agent, emulator: emulator.into() }, scratch.path())
+}
+
+/// A program of this machine that runs the foreign one, with its own library for another date where there is one.
+fn wrapped(arm: Arm, root: &str, agent: &str, directory: &Path) -> Done<PathBuf> {
+    let is_later = std::env::var_os("FAKETIME").is_some();
+    let preload = if is_later { format!("-E LD_PRELOAD='{}'", machine::faketime(arm.gnu())) } else { String::new() };
     let script = directory.join("dps-agent");
-    let text = format!("#!/bin/sh\nexec {} -L '{}' '{}' \"$@\"\n", arm.qemu(), root.display(), agent.display());
-    write_program(&script, &text)?;
+    write_program(&script, &format!("#!/bin/sh\nexec {} -L '{root}' {preload} '{agent}' \"$@\"\n", arm.qemu()))?;
     Ok(script)
 }
 
@@ -137,7 +166,7 @@ mod tests {
             assert!(config.contains(&format!("[target.{}.dockerfile]\nfile = \"packaging/cross/Dockerfile\"\n", arm.triple())));
             let arguments = format!("build-args = {{ DEBIAN = \"{}\", GNU = \"{}\" }}", arm.debian(), arm.gnu());
             assert!(config.contains(&arguments), "{arguments}");
-            let (_, installed) = dockerfile.split_once("--no-install-recommends ").unwrap();
+            let (_, installed) = dockerfile.split_once("--no-install-recommends install ").unwrap();
             let installed = installed.lines().next().unwrap().replace("$GNU", arm.gnu()).replace("$DEBIAN", arm.debian());
             let needed = [Need::Compiler, arm.compiler(), Need::Qemu].map(|need| need.package().0).join(" ");
             assert_eq!(installed.trim_end_matches([' ', '\\', ';']), needed);

@@ -11,8 +11,9 @@ use crate::{Done, say, workspace};
 const RUST: &str = "1.85";
 
 /// What the foreign agent is linked with and runs with. The libraries of tpm2-tss it loads only where it has a TPM.
-const FOREIGN: [&str; 10] = [
+const FOREIGN: [&str; 11] = [
     "libc6",
+    "libfaketime",
     "libgcc-s1",
     "libssl3",
     "libtss2-esys-3.0.2-0",

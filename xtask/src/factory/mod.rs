@@ -4,7 +4,7 @@ mod devices;
 mod station;
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::emulator::{Emulator, Plan};
@@ -73,6 +73,7 @@ pub fn demonstrate(scale: Scale) -> Done {
     gone_on(&station, &devices)?;
     unchanged(&station, &devices)?;
     never_throttled(&emulator, directory)?;
+    configured(&station, &programs.agent)?;
     say::heading("The gateway with the TPM, which was among them, registers");
     gateway.register(&emulator)
 }
@@ -94,7 +95,7 @@ fn plan(rate: u32) -> Plan {
 
 fn refused(station: &Station) -> Done {
     say::heading("A token without the right is refused, and the message says what is missing");
-    let ran = station.enroll(READER, &["--report", "refused"])?.finish()?;
+    let ran = station.run(READER, &["enroll", "identities", "--keys", "keys", "--report", "refused"])?;
     ran.stderr.lines().for_each(say::step);
     let missing = "missing permission: Microsoft.Devices/provisioningServices/enrollments/write";
     if ran.code != Some(77) || !ran.stderr.contains(missing) {
@@ -105,7 +106,7 @@ fn refused(station: &Station) -> Done {
 
 fn killed(station: &Station, devices: &Devices) -> Done {
     say::heading("Enrolling with enrollments/read and enrollments/write alone, and killed half way");
-    let run = station.enroll(STATION, &["--report", "report"])?;
+    let run = station.enroll()?;
     let half = usize::try_from(devices.count() / 2)?;
     let reports = station.directory.join("report");
     let began = Instant::now();
@@ -121,7 +122,7 @@ fn killed(station: &Station, devices: &Devices) -> Done {
 fn gone_on(station: &Station, devices: &Devices) -> Done {
     say::heading("Run again, it goes on where it was");
     let began = Instant::now();
-    let ran = station.enroll(STATION, &["--report", "report"])?.finish()?;
+    let ran = station.enroll()?.finish()?;
     say::step(&format!("{} in {:.0} s", ran.stdout.trim(), began.elapsed().as_secs_f64()));
     if ran.code != Some(0) {
         return Err(format!("it ended with {:?}: {}{}", ran.code, ran.stdout, ran.stderr).into());
@@ -141,10 +142,25 @@ fn gone_on(station: &Station, devices: &Devices) -> Done {
 
 fn unchanged(station: &Station, devices: &Devices) -> Done {
     say::heading("A third run changes nothing");
-    let ran: Ran = station.enroll(STATION, &["--report", "report"])?.finish()?;
+    let ran: Ran = station.enroll()?.finish()?;
     say::step(ran.stdout.trim());
     let expected = format!("{0} devices: {0} unchanged", devices.count());
     if ran.stdout.trim() == expected { Ok(()) } else { Err(format!("expected {expected:?}: {}", ran.stderr).into()) }
+}
+
+/// The agent is the judge of the configuration that is written for it.
+fn configured(station: &Station, agent: &Path) -> Done {
+    say::heading("A gateway's configuration, written into an image, and what the agent says of it");
+    let key = ["--attestation-type", "symmetricKey", "--registration-id", "key-0001", "--key-file", "keys/key-0001.key"];
+    let written =
+        station.run(STATION, &[&["config", "--root", "image", "--id-scope", "0ne00000000"], &key[..]].concat())?.expect(0)?;
+    written.lines().for_each(say::step);
+    let drop_in = station.directory.join("image/etc/dps-agent/config.d/50-factory.toml");
+    let said = Command::new(agent).args(["config", "validate", "--json", "--config"]).arg(drop_in).output()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    say::step(said.trim());
+    let said: serde_json::Value = serde_json::from_str(&said)?;
+    if said["valid"] == true { Ok(()) } else { Err("the agent does not take it".into()) }
 }
 
 fn never_throttled(emulator: &Emulator, directory: &Path) -> Done {

@@ -37,32 +37,40 @@ pub struct Ran {
 }
 
 impl Station {
-    /// Begins to enroll all identities, with these options more.
+    /// Begins to enroll all identities and to report, with its progress on the terminal.
     ///
     /// # Errors
     /// If the program does not start.
-    pub fn enroll(&self, client: &str, more: &[&str]) -> Done<Run> {
-        self.start(client, &[&["enroll", "identities", "--keys", "keys"], more].concat())
+    pub fn enroll(&self) -> Done<Run> {
+        let arguments = ["enroll", "identities", "--keys", "keys", "--report", "report"];
+        started(self.command(STATION, &arguments).stderr(Stdio::inherit()))
     }
 
     /// # Errors
     /// If the program does not start.
     pub fn run(&self, client: &str, arguments: &[&str]) -> Done<Ran> {
-        self.start(client, arguments)?.finish()
+        started(self.command(client, arguments).stderr(Stdio::piped()))?.finish()
     }
 
-    fn start(&self, client: &str, arguments: &[&str]) -> Done<Run> {
+    fn command(&self, client: &str, arguments: &[&str]) -> Command {
         let here = format!("localhost:{}", self.port);
         let mut command = Command::new(&self.program);
-        command.args(arguments).args(["--ca-file", "roots.pem", "--rate", &self.rate.to_string()]).current_dir(&self.directory);
+        command.args(arguments).current_dir(&self.directory);
+        if arguments.first() != Some(&"config") {
+            command.args(["--ca-file", "roots.pem", "--rate", &self.rate.to_string()]);
+        }
         command.env("DPS_NAME", &here).env("AZURE_AUTHORITY_HOST", format!("https://{here}")).env("NO_PROXY", "localhost");
         command.env("AZURE_TENANT_ID", TENANT).env("AZURE_CLIENT_ID", client).env("AZURE_CLIENT_SECRET", SECRET);
         for other in ["AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_CERTIFICATE_PATH"] {
             command.env_remove(other);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().map(Run).map_err(|error| format!("cannot start {}: {error}", self.program.display()).into())
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
     }
+}
+
+fn started(command: &mut Command) -> Done<Run> {
+    command.spawn().map(Run).map_err(|error| format!("cannot start dps-factory: {error}").into())
 }
 
 impl Run {

@@ -15,6 +15,7 @@ const LIFE: &str = "8";
 const LIFE_OF_THE_SDKS: &str = "125";
 /// Later than 80 % of the life of the token in a file, and not its end.
 const HOURS: u32 = 20;
+const FILE: &str = "hub.env";
 /// So many messages are telemetry that flows.
 const SOME: usize = 3;
 
@@ -78,28 +79,22 @@ impl Case {
     fn by_socket(&self, gateway: &Gateway) -> Done<String> {
         let mut command = program();
         command.arg("--socket").arg(gateway.socket()).args(["--life", LIFE]);
-        let mut program = Process::start(&mut command, &gateway.home().join("program.log"))?;
-        let told = self.years(gateway);
-        let running = program.is_running()?;
-        match told {
-            Ok(told) if running => Ok(told),
-            Ok(_) => Err(format!("the program ended\n{}", program.last_words()).into()),
-            Err(error) => Err(format!("{error}\n{}", program.last_words()).into()),
-        }
+        let program = Process::start(&mut command, &gateway.home().join("program.log"))?;
+        self.years(gateway, &program).map_err(|error| format!("{error}\n{}", program.last_words()).into())
     }
 
-    fn years(&self, gateway: &Gateway) -> Done<String> {
-        gateway.await_messages(HUBS[0], SOME)?;
+    fn years(&self, gateway: &Gateway, program: &Process) -> Done<String> {
+        gateway.await_messages(HUBS[0], SOME, program)?;
         let expiry = match self.attestation {
             Attestation::X509 => "a certificate has no such end",
             Attestation::SymmetricKey | Attestation::Tpm => {
                 gateway.wait("the end of a token", || expired(gateway))?;
-                gateway.await_messages(HUBS[0], SOME)?;
+                gateway.await_messages(HUBS[0], SOME, program)?;
                 "its token expired"
             }
         };
         gateway.emulator.command(&format!("move {DEVICE} {}", HUBS[1]))?;
-        gateway.await_messages(HUBS[1], SOME)?;
+        gateway.await_messages(HUBS[1], SOME, program)?;
         let registrations = gateway.emulator.command(&format!("requests {DEVICE}"))?["registrations"].clone();
         if registrations != 2 {
             return Err(format!("{registrations} registrations, not one for each hub").into());
@@ -109,42 +104,36 @@ impl Case {
 
     /// A process for each file, as a service manager would have it that is told by a path unit.
     fn by_environment(&self, gateway: &Gateway) -> Done<String> {
-        let file = gateway.handoff().join("hub.env");
-        gateway.wait("hub.env", || Ok(file.exists()))?;
-        let first = std::fs::read(&file)?;
+        gateway.wait(FILE, || Ok(gateway.rendered(FILE).is_ok()))?;
         let program = self.with_environment(gateway)?;
-        gateway.await_messages(HUBS[0], SOME)?;
+        gateway.await_messages(HUBS[0], SOME, &program)?;
         let (life, program) = self.token_of_the_file(gateway, program)?;
-        let before = std::fs::read(&file)?;
+        let before = gateway.rendered(FILE)?;
         gateway.emulator.command(&format!("move {DEVICE} {}", HUBS[1]))?;
         gateway.agent("reprovision")?;
-        gateway.wait("another hub.env", || Ok(std::fs::read(&file)? != before))?;
+        gateway.await_other(FILE, &before)?;
         drop(program);
-        let _program = self.with_environment(gateway)?;
-        gateway.await_messages(HUBS[1], SOME)?;
-        if std::fs::read(&file)? == first {
-            return Err("hub.env is as it was at first".into());
-        }
+        let program = self.with_environment(gateway)?;
+        gateway.await_messages(HUBS[1], SOME, &program)?;
         Ok(format!("telemetry at {}, {life}, moved, a new file, telemetry at {}", HUBS[0], HUBS[1]))
     }
 
     /// What becomes of the credential while the device stays where it is.
     fn token_of_the_file(&self, gateway: &Gateway, program: Process) -> Done<(&'static str, Process)> {
-        let file = gateway.handoff().join("hub.env");
         match self.attestation {
             Attestation::X509 => Ok(("a certificate has no such end", program)),
             Attestation::SymmetricKey => {
                 gateway.wait("a token that the SDK renewed", || Ok(connections(gateway)? >= 2))?;
-                gateway.await_messages(HUBS[0], SOME)?;
+                gateway.await_messages(HUBS[0], SOME, &program)?;
                 Ok(("the SDK renewed its token", program))
             }
             Attestation::Tpm => {
-                let before = std::fs::read(&file)?;
-                gateway.put_clock_forward(HOURS)?;
-                gateway.wait("a file with a new token", || Ok(std::fs::read(&file)? != before))?;
+                let before = gateway.rendered(FILE)?;
+                gateway.pass(HOURS)?;
+                gateway.await_other(FILE, &before)?;
                 drop(program);
                 let program = self.with_environment(gateway)?;
-                gateway.await_messages(HUBS[0], SOME)?;
+                gateway.await_messages(HUBS[0], SOME, &program)?;
                 Ok(("20 hours later a file with a new token", program))
             }
         }
@@ -154,7 +143,7 @@ impl Case {
     fn with_environment(&self, gateway: &Gateway) -> Done<Process> {
         let script = program();
         let mut command = Command::new("sh");
-        command.args(["-c", r#"set -a; . "$1"; shift; exec "$@""#, "sh"]).arg(gateway.handoff().join("hub.env"));
+        command.args(["-c", r#"set -a; . "$1"; shift; exec "$@""#, "sh"]).arg(gateway.home().join("run/handoff").join(FILE));
         command.arg(script.get_program()).args(script.get_args()).arg("--environment");
         if self.attestation == Attestation::SymmetricKey {
             command.args(["--life", LIFE_OF_THE_SDKS]);

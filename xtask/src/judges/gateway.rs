@@ -1,5 +1,6 @@
 //! A gateway of the judges: a service with two hubs, an agent that runs as a daemon, and a clock that can be put forward.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -60,7 +61,7 @@ pub struct Gateway {
 /// A child process, ended when it is dropped.
 #[derive(Debug)]
 pub struct Process {
-    child: Child,
+    child: RefCell<Child>,
     log: PathBuf,
 }
 
@@ -91,11 +92,7 @@ impl Gateway {
         self.runtime().join("client/api.sock")
     }
 
-    /// The directory of rendered files.
-    pub fn handoff(&self) -> PathBuf {
-        self.runtime().join("handoff")
-    }
-
+    /// The directory of this gateway: `run` in it is the agent's runtime directory.
     pub fn home(&self) -> &Path {
         &self.home
     }
@@ -111,14 +108,31 @@ impl Gateway {
         if output.status.success() { Ok(()) } else { Err(format!("dps-agent {verb}: {said}").into()) }
     }
 
-    /// Puts the agent's clock, and nobody else's, forward.
+    /// So many hours pass for the agent, and for nobody else.
     ///
     /// # Errors
     /// If the file that says so cannot be written.
-    pub fn put_clock_forward(&self, hours: u32) -> Done {
+    pub fn pass(&self, hours: u32) -> Done {
         let (new, file) = (self.home.join("clock.new"), self.home.join("clock"));
         std::fs::write(&new, format!("+{hours}h"))?;
         Ok(std::fs::rename(new, file)?)
+    }
+
+    /// The content of a rendered file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn rendered(&self, file: &str) -> Done<Vec<u8>> {
+        Ok(std::fs::read(self.runtime().join("handoff").join(file))?)
+    }
+
+    /// Waits until a rendered file is another one than `before`. The kernel counts the agent's sleep by its own clock, so that the
+    /// agent must be woken to see that hours have passed.
+    ///
+    /// # Errors
+    /// If it stays as it is.
+    pub fn await_other(&self, file: &str, before: &[u8]) -> Done {
+        self.wait(&format!("another {file}"), || self.agent("status").and_then(|()| Ok(self.rendered(file)? != before)))
     }
 
     /// What the agent tells everybody; none yet.
@@ -142,13 +156,16 @@ impl Gateway {
         Ok(all.as_array().map_or(0, |all| all.iter().filter(of_hub).count()))
     }
 
-    /// Waits until so many more messages have come to a hub than now.
+    /// Waits until so many more messages of a program have come to a hub than now.
     ///
     /// # Errors
-    /// If they do not come.
-    pub fn await_messages(&self, hub: &str, more: usize) -> Done {
+    /// If they do not come, or the program ends.
+    pub fn await_messages(&self, hub: &str, more: usize, program: &Process) -> Done {
         let before = self.messages(hub)?;
-        self.wait(&format!("{more} messages at {hub} after {before}"), || Ok(self.messages(hub)? >= before + more))
+        self.wait(&format!("{more} messages at {hub} after {before}"), || {
+            program.lives()?;
+            Ok(self.messages(hub)? >= before + more)
+        })
     }
 
     /// Waits until something is so.
@@ -158,6 +175,7 @@ impl Gateway {
     pub fn wait(&self, what: &str, so: impl Fn() -> Done<bool>) -> Done {
         let deadline = Instant::now() + PATIENCE;
         while !so()? {
+            self.daemon.lives()?;
             if Instant::now() > deadline {
                 return Err(format!("waited in vain for {what}\n{}", self.daemon.last_words()).into());
             }
@@ -180,25 +198,21 @@ impl Process {
         let file = std::fs::File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn().map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
-        Ok(Self { child, log: log.to_owned() })
+        Ok(Self { child: RefCell::new(child), log: log.to_owned() })
     }
 
-    /// Whether it still runs.
-    ///
     /// # Errors
-    /// If the system does not know.
-    pub fn is_running(&mut self) -> Done<bool> {
-        Ok(self.child.try_wait()?.is_none())
+    /// If it has ended; the error has its last words.
+    pub fn lives(&self) -> Done {
+        match self.child.borrow_mut().try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("it ended, {status}\n{}", self.last_words()).into()),
+        }
     }
 
-    /// All that it has said.
-    pub fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// The end of that.
+    /// The end of what it has said.
     pub fn last_words(&self) -> String {
-        let said = self.said();
+        let said = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = said.lines().collect();
         format!("---- {}\n{}\n----", self.log.display(), lines[lines.len().saturating_sub(30)..].join("\n"))
     }
@@ -206,8 +220,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _already_gone = self.child.kill();
-        let _reaped = self.child.wait();
+        let child = self.child.get_mut();
+        let _already_gone = child.kill();
+        let _reaped = child.wait();
     }
 }
 
@@ -260,12 +275,11 @@ fn quiet(command: &mut Command) -> &mut Command {
     command.env("NO_PROXY", "localhost,127.0.0.1").env("TSS2_LOG", "all+NONE").stdin(Stdio::null())
 }
 
-/// The program's clock follows a file; its monotonic clock is the machine's.
+/// The program's clocks follow a file.
 fn on_a_clock<'c>(command: &'c mut Command, home: &Path) -> Done<&'c mut Command> {
     let asked = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
     let library = asked.map_err(|error| format!("cannot start faketime: {error}"))?.stdout;
     let library = String::from_utf8_lossy(&library).trim().to_owned();
     command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", home.join("clock"));
-    command.env("FAKETIME_CACHE_DURATION", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    Ok(quiet(command))
+    Ok(quiet(command.env("FAKETIME_NO_CACHE", "1")))
 }

@@ -1,6 +1,7 @@
 //! Clients that we did not write judge the emulator: Microsoft's Python and Node device SDKs must register with it unmodified, with a
 //! TPM too, tpm2-tools must take in what it makes for a TPM, and Microsoft's Node service SDK must enroll devices; and they must be
-//! refused where the service would refuse them.
+//! refused where the service would refuse them. And they judge the agent: a program on the Python SDK, mosquitto and curl must live from
+//! what it hands over.
 
 mod backend;
 mod bridge;

@@ -12,7 +12,7 @@ use crate::workspace::{self, Profile, Scratch};
 use crate::{Done, say};
 
 /// What goes where: files with this ending in this directory of the checkout. A name that ends in `/` is a directory.
-const PLACES: [(&str, &str, &str); 16] = [
+const PLACES: [(&str, &str, &str); 17] = [
     ("systemd", ".service", "usr/lib/systemd/system/"),
     ("systemd", ".path", "usr/lib/systemd/system/"),
     ("systemd", ".target", "usr/lib/systemd/system/"),
@@ -22,6 +22,7 @@ const PLACES: [(&str, &str, &str); 16] = [
     ("systemd", ".tmpfiles", "usr/lib/tmpfiles.d/dps-agent.conf"),
     ("systemd/254", ".conf", "usr/share/doc/dps-agent/examples/systemd-254/"),
     ("systemd/examples", "", "usr/share/doc/dps-agent/examples/systemd/"),
+    ("systemd", "README.md", "usr/share/doc/dps-agent/examples/systemd/"),
     ("config", ".toml", "usr/share/doc/dps-agent/examples/"),
     ("config/examples", ".toml", "usr/share/doc/dps-agent/examples/"),
     ("docs", ".md", "usr/share/doc/dps-agent/"),

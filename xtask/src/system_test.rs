@@ -1,0 +1,75 @@
+//! `cargo xtask system-test`: the shipped units on a booted systemd, in containers. tests/system/README.md says what runs where.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use crate::judges::Totals;
+use crate::machine::{self, Need};
+use crate::{Done, say, workspace};
+
+/// What the root file system is made of. Another list makes another one.
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,libtss2-esys-3.0.2-0,libtss2-tctildr0,libtss2-mu0,libtss2-tcti-device0,tpm-udev,ca-certificates,curl";
+const SUITE: &str = "bookworm";
+const QUICK: [&str; 1] = ["quick::"];
+
+/// Runs all of them, or with `--quick` the few that each change is tried with.
+pub fn run(arguments: &[String]) -> Done<ExitCode> {
+    let which = match arguments {
+        [] => &["quick::", "full::"][..],
+        [quick] if quick == "--quick" => &QUICK,
+        other => return Err(format!("system-test takes --quick or nothing, and not {other:?}").into()),
+    };
+    let totals = judge(which)?;
+    println!("\n{} passed, {} failed", totals.passed, totals.failed);
+    Ok(if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The same for `cargo xtask test`.
+///
+/// # Errors
+/// If there is no root file system to be had, or the tests do not compile.
+pub fn quick() -> Done<Totals> {
+    judge(&QUICK)
+}
+
+fn judge(which: &[&str]) -> Done<Totals> {
+    machine::prepare(&[Need::Compiler, Need::Libtss2, Need::Mmdebstrap, Need::Nspawn, Need::Swtpm, Need::TpmTools])?;
+    say::heading("Tests on a booted systemd");
+    let (system, program) = (root_file_system()?, workspace::test("dps-agent", "system")?);
+    let mut tests = machine::as_root("env")?;
+    tests.arg(format!("DPS_AGENT_ROOTFS={}", system.display())).arg(program).arg("--test-threads=2");
+    // The fixtures have tests of their own, which run elsewhere.
+    tests.args(which);
+    crate::test::counted(&mut tests)
+}
+
+/// Debian with systemd, made once and shared by all tests, which write elsewhere.
+fn root_file_system() -> Done<PathBuf> {
+    let directory = workspace::root().join("target/system");
+    let (system, stamp) = (directory.join("rootfs"), directory.join("made-of"));
+    let made_of = format!("{SUITE} {PACKAGES}\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|found| found == made_of) {
+        return Ok(system);
+    }
+    say::step(&format!("making a Debian {SUITE} with systemd in {}, which takes a minute", system.display()));
+    std::fs::create_dir_all(&directory)?;
+    run_as_root("rm", &["-rf".as_ref(), system.as_os_str()])?;
+    let include = format!("--include={PACKAGES}");
+    run_as_root(
+        "mmdebstrap",
+        &["--mode=root".as_ref(), "--variant=minbase".as_ref(), include.as_ref(), SUITE.as_ref(), system.as_os_str()],
+    )?;
+    // It asks questions at a first boot, and nobody is at the console.
+    let firstboot = system.join("etc/systemd/system/systemd-firstboot.service");
+    run_as_root("ln", &["-s".as_ref(), "/dev/null".as_ref(), firstboot.as_os_str()])?;
+    std::fs::write(stamp, made_of)?;
+    Ok(system)
+}
+
+fn run_as_root(program: &str, arguments: &[&std::ffi::OsStr]) -> Done {
+    let mut command: Command = machine::as_root(program)?;
+    match command.args(arguments).stdout(Stdio::null()).status()?.success() {
+        true => Ok(()),
+        false => Err(format!("{program} has failed: see above").into()),
+    }
+}
