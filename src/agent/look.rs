@@ -12,7 +12,7 @@ use crate::desk::ClockVerdict;
 use crate::failure::Failure;
 use crate::lifecycle::Tried;
 use crate::proof::Attempt;
-use crate::protocol::wire;
+use crate::protocol::{Answer, wire};
 use crate::record::{Record, rfc3339};
 use crate::transport::Service;
 
@@ -26,7 +26,7 @@ impl Agent {
     /// Registers; where the service refuses a token and a wrong clock would explain that, its own time settles it.
     pub(super) async fn register_in_time(&self, end: Deadline, previous: Option<&Record>) -> Result<Obtained, Failure> {
         let failure = match self.register(end, previous).await {
-            Err(failure) if failure.blame == Blame::Unauthorized => failure,
+            Err(failure) if is_about_a_token(&failure) => failure,
             other => return other,
         };
         match self.settle_clock(end).await {
@@ -34,6 +34,12 @@ impl Agent {
             ClockVerdict::Skewed { by, trusted: false } => Err(self.skewed(failure, by)),
             ClockVerdict::Good | ClockVerdict::BelowFloor => Err(failure),
         }
+    }
+
+    /// Remembers how far the service's own time is ahead of ours, where its answer tells that (RFC 9110 §6.6.1).
+    pub(super) fn note_time(&self, answer: &Answer) {
+        let theirs = answer.date.as_deref().and_then(seconds);
+        self.ahead.set(theirs.map(|theirs| apart(theirs, self.clock().now())));
     }
 
     /// What is known of the machine's clock now.
@@ -68,6 +74,8 @@ impl Agent {
     pub async fn try_hub_of(&self, record: &Record) -> Result<(Tried, Option<Record>), Failure> {
         let Some(assignment) = assignment_of(record) else { return Ok((Tried::Refused, None)) };
         let (probe, key) = (self.probe()?, connection::key(record));
+        // A hub tells no time, and what DPS told may be of last week.
+        self.ahead.set(None);
         let mut attempt = probe.try_hub(&assignment, &key, limits(self.soon().moment())).await;
         if let Attempt::Refused(_) = attempt {
             match self.settle_clock(self.soon()).await {
@@ -101,35 +109,34 @@ impl Agent {
         Ok(record)
     }
 
-    /// Compares our clock with the `Date` of an answer of DPS (RFC 9110 §6.6.1), where a token is what was refused. Where the
-    /// configuration allows it, its time is ours from then on.
+    /// Compares our clock with the service's, where a token is what was refused: by the answer that refused it, or else by one
+    /// more over HTTPS. Where the configuration allows it, the service's time is ours from then on. A difference that explains
+    /// nothing, or that nobody tells, is good.
     async fn settle_clock(&self, end: Deadline) -> ClockVerdict {
         if self.attestation.certificate().is_some() {
             return ClockVerdict::Good;
         }
-        let theirs = self.service_time(end).await;
-        let ours = self.clock().now();
-        let verdict = match theirs.filter(|theirs| theirs.abs_diff(ours) > LARGEST_SKEW) {
-            None => self.verdict.get(),
-            Some(theirs) => {
-                let trusted = self.config.trust_service_date;
-                if trusted {
-                    self.clock.set(self.clock().told(theirs));
-                }
-                ClockVerdict::Skewed { by: i64::try_from(i128::from(theirs) - i128::from(Clock::wall())).unwrap_or(0), trusted }
-            }
+        if self.ahead.get().is_none() {
+            self.ask_the_time(end).await;
+        }
+        let Some(ahead) = self.ahead.take().filter(|ahead| ahead.unsigned_abs() > LARGEST_SKEW) else {
+            return ClockVerdict::Good;
         };
+        let (theirs, trusted) = (self.clock().now().saturating_add_signed(ahead), self.config.trust_service_date);
+        if trusted {
+            self.clock.set(self.clock().told(theirs));
+        }
+        let verdict = ClockVerdict::Skewed { by: apart(theirs, Clock::wall()), trusted };
         self.tell_skew(verdict);
         self.verdict.set(verdict);
-        // A clock that was found wrong before and is not now explains nothing.
-        if theirs.is_some_and(|theirs| theirs.abs_diff(ours) <= LARGEST_SKEW) { ClockVerdict::Good } else { verdict }
+        verdict
     }
 
-    async fn service_time(&self, end: Deadline) -> Option<u64> {
-        let mut service = self.service().ok()?;
-        let answer = self.ask(&mut service, end).await.ok()?;
-        let date = httpdate::parse_http_date(answer.date?.trim()).ok()?;
-        Some(date.duration_since(UNIX_EPOCH).ok()?.as_secs())
+    async fn ask_the_time(&self, end: Deadline) {
+        let Ok(mut service) = self.service() else { return };
+        if let Ok(answer) = self.ask(&mut service, end).await {
+            self.note_time(&answer);
+        }
     }
 
     fn tell_skew(&self, verdict: ClockVerdict) {
@@ -160,6 +167,21 @@ impl Agent {
     fn soon(&self) -> Deadline {
         Deadline::after(&self.clock(), LOOK)
     }
+}
+
+/// A 401, or a refused CONNECT: what a token gets that was made by a wrong clock.
+fn is_about_a_token(failure: &Failure) -> bool {
+    failure.blame == Blame::Unauthorized && failure.code.is_none_or(|code| code / 1000 == 401)
+}
+
+/// An HTTP date in seconds since 1970.
+fn seconds(date: &str) -> Option<u64> {
+    Some(httpdate::parse_http_date(date.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?.as_secs())
+}
+
+/// By how much one time is later than another, in seconds.
+fn apart(one: u64, other: u64) -> i64 {
+    i64::try_from(i128::from(one) - i128::from(other)).unwrap_or(0)
 }
 
 fn told(attempt: &Attempt) -> Tried {

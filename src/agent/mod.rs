@@ -82,6 +82,8 @@ pub struct Agent {
     clock: Cell<Clock>,
     /// What was found when it was last compared with the service's.
     verdict: Cell<ClockVerdict>,
+    /// By how many seconds the service's time was ahead of ours when it last told it.
+    ahead: Cell<Option<i64>>,
     store: Store,
     transcript: Transcript,
     progress: Progress,
@@ -105,6 +107,7 @@ impl Agent {
             attestation: Arc::new(attestation),
             clock: Cell::new(clock),
             verdict: Cell::new(ClockVerdict::Good),
+            ahead: Cell::new(None),
             store,
             transcript,
             progress,

@@ -82,6 +82,7 @@ impl Agent {
         let answer = service.exchange(&connection, exchange.request(), limits).await;
         let reply = answer.and_then(|answer| {
             self.transcript.answer(&answer);
+            self.note_time(&answer);
             wire::decode(exchange.request(), &answer, id, self.clock().now())
                 .inspect_err(|nonsense| note(&self.transcript, nonsense))
         });

@@ -7,6 +7,7 @@
 //!
 //! * `@open`, `@close`: a connection to DPS begins or ends as it does on this transport, or on the one named after it;
 //! * `@hub`, `@refused`: a proof that the hub accepts or refuses, on the hub's transport or on the one named after it;
+//! * `@clock ANSWER`: where a token was refused by somebody who tells no time, the lookup over HTTPS that does, and its answer;
 //! * `@assigned`: a whole registration that is answered at once, and its proof;
 //! * `{via}`, `{hub-via}`, `{id}`, `{unauthorized}` for a refused credential, and `{assigned}`, `{assigned2}`… for an answer
 //!   to the first, second… operation that assigns `localhost`;
@@ -133,6 +134,10 @@ fn expand(line: &str, device: Device) -> Vec<String> {
     let via = Transport::named(argument).unwrap_or(device.transport);
     let hub_via = if argument.is_empty() { device.transport.hub() } else { argument };
     let mqtt = via != Transport::Https;
+    if word == "@clock" {
+        let asks = mqtt && device.attestation.signs_tokens();
+        return if asks { vec!["> connect https".into(), "> lookup".into(), format!("< {argument}")] } else { Vec::new() };
+    }
     let lines: &[&str] = match word {
         "@open" if mqtt => &["> connect {via}", "< connack 0", "> subscribe", "< suback"],
         "@open" => &["> connect {via}"],

@@ -49,6 +49,11 @@ impl Attestation {
         }
     }
 
+    /// Whether tokens prove it, which end by a clock.
+    pub fn signs_tokens(self) -> bool {
+        matches!(self, Self::SymmetricKey | Self::GroupKey)
+    }
+
     /// The registration ID of its device.
     pub fn registration_id(self) -> &'static str {
         match self {

@@ -11,7 +11,8 @@ const REFUSED: &str = "
     @open
     > register
     < {unauthorized}
-    @close";
+    @close
+    @clock 401 401000";
 
 pub fn all() -> Vec<Scenario> {
     let refused = |name, on, credential| Scenario {
@@ -33,7 +34,8 @@ pub fn all() -> Vec<Scenario> {
                         Blame::Unauthorized,
                         CONNACK_5,
                         "> connect {via}
-                 < connack 5",
+                 < connack 5
+                 @clock 401 401000",
                     )
                     .at_once(),
                 ],
@@ -53,7 +55,8 @@ pub fn all() -> Vec<Scenario> {
                  < 202 assigning op1
                  > query op1
                  < 401 401000
-                 @close",
+                 @close
+                 @clock 404 404201",
                     )
                     .code(Code::Of(401_000))
                     .at_once(),
@@ -89,7 +92,8 @@ pub fn all() -> Vec<Scenario> {
                         Blame::Unauthorized,
                         CONNACK_5,
                         "> connect {via}
-                 < connack 5",
+                 < connack 5
+                 @clock 400 400000",
                     )
                     .at_once(),
                 ],
@@ -147,7 +151,8 @@ pub fn all() -> Vec<Scenario> {
                  @open
                  > register
                  < 401 401000
-                 @close",
+                 @close
+                 @clock 401 401000",
                     )
                     .code(Code::Of(401_000))
                     .at_once(),
