@@ -156,7 +156,7 @@ impl<'s> Daemon<'s> {
             }
             self.tell_state(work.as_ref());
             self.tell_manager(&news.borrow_and_update(), work.as_ref());
-            let nap = self.nap();
+            let nap = self.nap(work.as_ref());
             tokio::select! {
                 done = at_work(&mut work) => {
                     work = None;
@@ -361,10 +361,11 @@ impl<'s> Daemon<'s> {
         }
     }
 
-    fn nap(&self) -> Duration {
-        let now = Clock::uptime();
-        let due = self.life.next(now).map_or(ROUND, |(_, due)| due.saturating_sub(now));
-        due.clamp(Duration::from_millis(100), ROUND.min(self.setting.manager.longest_nap()))
+    /// How long nothing is to be done: what is at work ends by itself, and nothing else begins before.
+    fn nap(&self, work: Option<&Work>) -> Duration {
+        let (now, longest) = (Clock::uptime(), ROUND.min(self.setting.manager.longest_nap()));
+        let due = self.life.next(now).filter(|_| work.is_none()).map_or(longest, |(_, due)| due.saturating_sub(now));
+        due.clamp(Duration::from_millis(100), longest)
     }
 }
 
