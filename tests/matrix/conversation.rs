@@ -176,9 +176,9 @@ pub fn shortened(transcript: &[String], id: &str) -> Vec<String> {
 /// The tracking ID in the last answer that the emulator has sent, but for those to lookups: they only tell the time.
 pub fn last_tracking_id(transcript: &[String]) -> Option<String> {
     let is_answer = |line: &str| line.contains(" < ") && !line.contains(" < connack");
-    let pairs = transcript.windows(2).rev();
-    let [_, last] =
-        pairs.map(|pair| [&pair[0], &pair[1]]).find(|[asked, said]| is_answer(said) && !asked.ends_with(" > lookup"))?;
+    let lines: Vec<&String> = transcript.iter().filter(|line| !line.contains(" # ")).collect();
+    let mut pairs = lines.windows(2).rev().map(|pair| (pair[0], pair[1]));
+    let (_, last) = pairs.find(|(asked, said)| is_answer(said) && !asked.ends_with(" > lookup"))?;
     let body: Value = serde_json::from_str(&last[last.find('{')?..]).ok()?;
     body["trackingId"].as_str().map(str::to_owned)
 }
