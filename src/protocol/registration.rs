@@ -448,10 +448,11 @@ impl Course {
         }
     }
 
-    /// The patience ended in the middle of an exchange. A service that said no before may have been given no time to say it again.
+    /// The patience ended in the middle of an exchange. A service that said no before, or showed a certificate of the future, may
+    /// have been given no time to do it again.
     fn run_out(mut self, trouble: Trouble) -> Step {
         match self.last.take() {
-            Some(refused @ Trouble::Refused(_)) => self.give_up(refused, None),
+            Some(said @ (Trouble::Refused(_) | Trouble::Lost(Lost::NotYetValid { .. }))) => self.give_up(said, None),
             Some(Trouble::Lost(_) | Trouble::StillAssigning) | None => self.give_up(trouble, None),
         }
     }

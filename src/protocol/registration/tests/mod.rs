@@ -230,6 +230,19 @@ fn a_wish_that_reaches_past_our_patience_ends_it_at_once_and_is_remembered() {
     assert!((3600..=3960).contains(&wait.as_secs()), "{wait:?}");
 }
 
+/// A peer that had no time to show its certificate once more takes nothing back.
+#[test]
+fn a_certificate_of_the_future_is_the_trouble_also_where_the_last_try_is_cut_short() {
+    let now = any_moment();
+    let Step::Exchange(exchange) = begin(policy(MQTT, 6), now) else { panic!() };
+    let future = Lost::NotYetValid { host: "h".into(), why: "it begins later".into() };
+    let Step::Pause(pause) = exchange.lost(future.clone(), now) else { panic!() };
+    let Step::Exchange(exchange) = pause.elapsed() else { panic!() };
+    let silence = Lost::Unreachable { stage: Stage::Tls, why: "no answer".into() };
+    let Step::Done(Err(gave_up)) = exchange.lost(silence, now + Duration::from_secs(6)) else { panic!() };
+    assert_eq!(gave_up.trouble, Trouble::Lost(future));
+}
+
 #[test]
 fn a_network_that_fails_before_authentication_is_tried_by_every_route_in_turn() {
     play(
