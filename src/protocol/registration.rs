@@ -46,6 +46,8 @@ impl Policy {
     const KEEP_CONNECTION: Duration = Duration::from_secs(30);
     /// What a last try before the end of the patience needs: the time that one exchange may take.
     const LAST_TRY: Duration = Duration::from_secs(10);
+    /// Less is no time to try anything: its failure would say nothing, and hide what was said before.
+    const SHORTEST_TRY: Duration = Duration::from_millis(500);
     /// So many answers in a row that make no sense are the end.
     const STRIKES: u32 = 3;
 }
@@ -438,11 +440,12 @@ impl Course {
         }
     }
 
-    /// Nothing is gained by waiting for a moment at which nobody will try.
+    /// Nothing is gained by waiting for a moment at which nobody will try, or has no time for it.
     fn pause(self, length: Duration, next: Request, trouble: Trouble, now: Instant) -> Step {
         let until = now.checked_add(length);
+        let tried = until.and_then(|until| until.checked_add(Policy::SHORTEST_TRY));
         match (self.deadline, until) {
-            (Some(deadline), Some(until)) if until >= deadline => self.give_up(trouble, Some(until)),
+            (Some(deadline), Some(until)) if tried.is_none_or(|tried| tried >= deadline) => self.give_up(trouble, Some(until)),
             (Some(_), None) => self.give_up(trouble, None),
             (_, _) => Step::Pause(Pause { course: self, next, length, trouble }),
         }
