@@ -11,7 +11,7 @@ use crate::id::{DeviceId, HostName, RegistrationId};
 use crate::protocol::registration::Registered;
 use crate::protocol::{Answer, Assignment, KeySlot, Lost, Refusal, Reply, Request, Via, wire};
 use crate::record::Record;
-use crate::transport::{self, Service};
+use crate::transport::Service;
 
 /// Whose key is said to be in the TPM.
 #[derive(Debug, Clone)]
@@ -85,13 +85,7 @@ impl Agent {
     }
 
     pub(super) async fn ask(&self, service: &mut Service<'_>, end: Deadline) -> Result<Answer, Failure> {
-        let asked = service.lookup(KeySlot::Primary, limits(end.moment())).await;
-        let answer = match asked {
-            Ok(answer) | Err(transport::Failure::Refused(answer)) => answer,
-            Err(transport::Failure::Lost(why)) => return Err(lost(why)),
-        };
-        self.transcript.answer(&answer);
-        Ok(answer)
+        service.lookup(KeySlot::Primary, limits(end.moment())).await.map_err(lost)
     }
 }
 

@@ -67,8 +67,8 @@ impl Findings<'_> {
             answer = second;
         }
         match answer {
-            Err(Failure::Lost(lost)) => self.add(lost_at(Id::Dps, tried, &lost)),
-            Ok(answer) | Err(Failure::Refused(answer)) => {
+            Err(lost) => self.add(lost_at(Id::Dps, tried, &lost)),
+            Ok(answer) => {
                 self.add(standing(tried, &answer, local.record.as_ref()));
                 let host = config.dps.host.as_str();
                 clock::against(answer.date.as_deref(), Clock::wall(), host).into_iter().for_each(|check| self.add(check));

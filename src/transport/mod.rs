@@ -146,14 +146,28 @@ impl<'a> Service<'a> {
 
     /// How the service sees this device now, over HTTPS: the registration status lookup (DPS device API, HTTPS), which changes
     /// nothing and costs nothing. 404 where the device has not registered yet.
-    pub(crate) async fn lookup(&mut self, slot: KeySlot, limits: Limits) -> Result<Answer, Failure> {
+    pub(crate) async fn lookup(&mut self, slot: KeySlot, limits: Limits) -> Result<Answer, Lost> {
+        match self.attempt_lookup(slot, limits).await {
+            Ok(answer) | Err(Failure::Refused(answer)) => {
+                self.transcript.answer(&answer);
+                self.close().await;
+                Ok(answer)
+            }
+            Err(Failure::Lost(lost)) => {
+                note(self.transcript, &lost);
+                Err(lost)
+            }
+        }
+    }
+
+    async fn attempt_lookup(&mut self, slot: KeySlot, limits: Limits) -> Result<Answer, Failure> {
         let mut open = self.connect(&Connection { via: Via::Https, slot, number: 0 }, limits).await?;
         let Line::Https(session) = &mut open.line else { return Err(Lost::Nonsense("not an HTTPS connection".into()).into()) };
+        self.transcript.line(format_args!("> lookup"));
         let call = https::Call { path: self.path(""), verb: https::Verb::Post(self.register_body.clone()) };
         let token = self.token(slot).await?;
         let answer = session.ask(call, token.as_ref().or(self.answer.as_ref()), limits.to_reply(&self.clock)).await?;
         self.open = Some(open);
-        self.close().await;
         Ok(answer)
     }
 

@@ -184,6 +184,19 @@ fn a_clock_that_the_service_proves_wrong_is_told_and_waited_for() {
 }
 
 #[test]
+fn the_question_for_the_time_is_in_the_transcript() {
+    let emulator = emulator("", SKEWED);
+    let gateway = gateway(&emulator).table("[clock]\ntrust_service_date = true\n");
+    let file = gateway.path("transcript");
+    let ran = gateway.run(&["provision", "--transcript", file.to_str().unwrap()]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (_, after) = text.split_once("= gave-up unauthorized\n").expect(&text);
+    let asked: Vec<&str> = after.lines().map(|line| line.split(" {").next().unwrap()).take(5).collect();
+    assert_eq!(asked, ["> connect https", "> lookup", "< 404", "> disconnect", "> connect mqtt"], "{text}");
+}
+
+#[test]
 fn the_service_s_time_is_used_for_tokens_where_the_configuration_trusts_it() {
     let emulator = emulator("", SKEWED);
     let gateway = gateway(&emulator).table("[clock]\ntrust_service_date = true\n");
