@@ -243,6 +243,25 @@ fn a_certificate_of_the_future_is_the_trouble_also_where_the_last_try_is_cut_sho
     assert_eq!(gave_up.trouble, Trouble::Lost(future));
 }
 
+/// The first poll comes two seconds after the answer: with less than half a second left for it there is none.
+#[test]
+fn a_try_that_would_have_no_time_is_not_made() {
+    for (patience, is_tried) in [(2_500, false), (2_501, true)] {
+        let now = any_moment();
+        let policy = Policy { patience: Duration::from_millis(patience), ..policy(MQTT, 0) };
+        let Step::Exchange(exchange) = begin(policy, now) else { panic!() };
+        let answer = parse_answer(r#"202 {"operationId":"4.d","status":"assigning"}"#);
+        let reply = wire::decode(exchange.request(), &answer, &"gw".parse().unwrap(), 0).unwrap();
+        match exchange.replied(reply, now) {
+            Step::Pause(_) => assert!(is_tried, "{patience} ms"),
+            Step::Done(Err(gave_up)) => {
+                assert_eq!((gave_up.trouble, is_tried), (Trouble::StillAssigning, false), "{patience} ms");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_network_that_fails_before_authentication_is_tried_by_every_route_in_turn() {
     play(
