@@ -236,11 +236,10 @@ pub fn rfc3339(seconds: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record() -> Record {
-        Record {
+impl Record {
+    /// Any record, for tests.
+    pub(crate) fn example() -> Self {
+        Self {
             version: VERSION,
             generation: 3,
             id_scope: "0ne00000000".into(),
@@ -262,6 +261,11 @@ mod tests {
             later: Map::new(),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn store(name: &str) -> Store {
         let directory = std::env::temp_dir().join(format!("dps-agent-record-{}-{name}", std::process::id()));
@@ -275,13 +279,13 @@ mod tests {
     fn what_is_written_is_read() {
         let store = store("roundtrip");
         assert_eq!(store.read().unwrap(), None);
-        store.write(&record()).unwrap();
-        assert_eq!(store.read().unwrap(), Some(record()));
+        store.write(&Record::example()).unwrap();
+        assert_eq!(store.read().unwrap(), Some(Record::example()));
     }
 
     #[test]
     fn what_a_later_version_has_added_is_kept() {
-        let later = Record { later: Map::from_iter([("wrappedKey".into(), json!("AAAA"))]), ..record() };
+        let later = Record { later: Map::from_iter([("wrappedKey".into(), json!("AAAA"))]), ..Record::example() };
         assert_eq!(parse(&render(&later)).unwrap(), later);
     }
 
@@ -295,14 +299,14 @@ mod tests {
 
     #[test]
     fn each_kind_of_damage_is_named_and_the_file_set_aside() {
-        let good = render(&record());
+        let good = render(&Record::example());
         let flipped = {
             let mut text = good.clone();
             text[20] ^= 1;
             text
         };
         let newer = {
-            let line = serde_json::to_string(&Record { version: 2, ..record() }).unwrap();
+            let line = serde_json::to_string(&Record { version: 2, ..Record::example() }).unwrap();
             format!("{line}\nsha256 {}\n", checksum(line.as_bytes())).into_bytes()
         };
         let foreign = format!("{{}}\nsha256 {}\n", checksum(b"{}")).into_bytes();

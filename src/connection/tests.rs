@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dps_emulator::pki::{Algorithm, Leaf, VALID};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::transport::tests::scratch;
@@ -40,25 +40,10 @@ async fn open(config: &Config) -> Attestation {
 
 fn record() -> Record {
     Record {
-        version: Record::VERSION,
-        generation: 3,
-        id_scope: "0ne1".into(),
         registration_id: "gw".into(),
-        identity: String::new(),
-        attestation: String::new(),
         assigned_hub: "contoso.azure-devices.net".into(),
         device_id: "my-device-01".into(),
-        substatus: None,
-        payload: None,
-        assigned_at: 0,
-        proof: "proven".into(),
-        transport: "mqtt".into(),
-        key: "primary".into(),
-        unfinished: false,
-        tpm: None,
-        made: Vec::new(),
-        predecessor: None,
-        later: Map::new(),
+        ..Record::example()
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 
 use dps_emulator::pki::{Algorithm, Leaf, VALID};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::attestation::Attestation;
@@ -92,25 +92,15 @@ impl Box {
 
 fn record() -> Record {
     Record {
-        version: Record::VERSION,
-        generation: 3,
         id_scope: "0ne1".into(),
         registration_id: "gw".into(),
         identity: String::new(),
-        attestation: String::new(),
         assigned_hub: "contoso.azure-devices.net".into(),
         device_id: "my-device-01".into(),
         substatus: None,
         payload: Some(json!({"site": "Hall 4", "odd": "a\"b\\c$d`e", "lines": "a\nb", "many": [1, 2]})),
         assigned_at: 0,
-        proof: "proven".into(),
-        transport: "mqtt".into(),
-        key: "primary".into(),
-        unfinished: false,
-        tpm: None,
-        made: Vec::new(),
-        predecessor: None,
-        later: Map::new(),
+        ..Record::example()
     }
 }
 

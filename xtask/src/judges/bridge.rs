@@ -1,10 +1,10 @@
 //! The cases of a mosquitto on the gateway: Debian's own bridges a local topic to the assigned hub with the file that the agent
 //! rendered, and again with a new token and at another hub.
 
-use std::path::Path;
 use std::process::Command;
 
-use super::gateway::{Attestation, DEVICE, Gateway, HUBS, Process, Programs};
+use super::gateway::{Attestation, DEVICE, Gateway, HUBS, Process};
+use super::story::Story;
 use crate::Done;
 
 const HANDOFF: &str = "[handoff.template.mosquitto]\nsource = \"mosquitto-bridge.conf\"\nfile = \"azure.conf\"\n";
@@ -12,49 +12,24 @@ const FILE: &str = "azure.conf";
 /// Later than 80 % of the life of the token in the file, and not its end.
 const HOURS: u32 = 20;
 
-/// One gateway and its mosquitto.
-#[derive(Debug, Clone, Copy)]
-pub struct Case {
-    attestation: Attestation,
-}
+/// Mosquitto has tokens from a TPM, too.
+pub const STORY: Story = Story { client: "mosquitto", name: "bridge", handoff: HANDOFF, tell: years };
 
-/// All attestations: mosquitto has tokens from a TPM, too.
-pub fn all() -> Vec<Case> {
-    Attestation::ALL.into_iter().map(|attestation| Case { attestation }).collect()
-}
-
-impl Case {
-    /// Client, transport, attestation and what is special.
-    pub fn columns(&self) -> [String; 4] {
-        ["mosquitto", "mqtt", self.attestation.name(), "bridge"].map(str::to_owned)
-    }
-
-    /// The inner result says in words what happened.
-    ///
-    /// # Errors
-    /// If a program cannot be run.
-    pub fn judge(&self, programs: &Programs, directory: &Path) -> Done<Result<String, String>> {
-        let gateway = Gateway::start(programs, self.attestation, HANDOFF, directory)?;
-        let told = self.years(&gateway);
-        Ok(told.map_err(|error| format!("{error}\n{}", gateway.emulator.whole_transcript().unwrap_or_default())))
-    }
-
-    fn years(&self, gateway: &Gateway) -> Done<String> {
-        gateway.wait(FILE, || Ok(gateway.rendered(FILE).is_ok()))?;
-        bridged(gateway, HUBS[0], "one")?;
-        let refresh = match self.attestation {
-            Attestation::X509 => "no token to refresh",
-            Attestation::SymmetricKey | Attestation::Tpm => {
-                changed(gateway, || gateway.pass(HOURS))?;
-                bridged(gateway, HUBS[0], "two")?;
-                "20 hours later again with a new token"
-            }
-        };
-        gateway.emulator.command(&format!("move {DEVICE} {}", HUBS[1]))?;
-        changed(gateway, || gateway.agent("reprovision"))?;
-        bridged(gateway, HUBS[1], "three")?;
-        Ok(format!("a local message at {}, the twin here, {refresh}, moved, and all of it at {}", HUBS[0], HUBS[1]))
-    }
+fn years(gateway: &Gateway, attestation: Attestation) -> Done<String> {
+    gateway.wait(FILE, || Ok(gateway.rendered(FILE).is_ok()))?;
+    bridged(gateway, HUBS[0], "one")?;
+    let refresh = match attestation {
+        Attestation::X509 => "no token to refresh",
+        Attestation::SymmetricKey | Attestation::Tpm => {
+            changed(gateway, || gateway.pass(HOURS))?;
+            bridged(gateway, HUBS[0], "two")?;
+            "20 hours later again with a new token"
+        }
+    };
+    gateway.emulator.command(&format!("move {DEVICE} {}", HUBS[1]))?;
+    changed(gateway, || gateway.agent("reprovision"))?;
+    bridged(gateway, HUBS[1], "three")?;
+    Ok(format!("a local message at {}, the twin here, {refresh}, moved, and all of it at {}", HUBS[0], HUBS[1]))
 }
 
 /// Does something, and waits until the file is another one.

@@ -10,6 +10,7 @@ mod consumer;
 mod gateway;
 pub mod sdk;
 mod shell;
+mod story;
 pub mod tpm;
 
 use std::process::ExitCode;
@@ -30,8 +31,7 @@ enum Case {
     Tpm(tpm::Case),
     Backend(backend::Case),
     Consumer(consumer::Case),
-    Bridge(bridge::Case),
-    Shell(shell::Case),
+    Story(story::Case),
 }
 
 /// How many cases passed and failed.
@@ -88,8 +88,7 @@ pub fn run_inside(arguments: &[String]) -> Done<ExitCode> {
         Case::Tpm(case) => case.judge(emulator.as_ref(), scratch.path())?,
         Case::Backend(case) => case.judge(emulator.as_ref(), scratch.path())?,
         Case::Consumer(case) => case.judge(&behind(agent, emulator), scratch.path())?,
-        Case::Bridge(case) => case.judge(&behind(agent, emulator), scratch.path())?,
-        Case::Shell(case) => case.judge(&behind(agent, emulator), scratch.path())?,
+        Case::Story(case) => case.judge(&behind(agent, emulator), scratch.path())?,
     };
     println!("{}", verdict.as_ref().unwrap_or_else(|failure| failure));
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -99,11 +98,10 @@ impl Case {
     fn all() -> Vec<Self> {
         let sdks = case::all().into_iter().map(Self::Sdk);
         let consumers = consumer::all().into_iter().map(Self::Consumer);
-        let bridges = bridge::all().into_iter().map(Self::Bridge);
         let tpms = tpm::all().into_iter().map(Self::Tpm);
         let backends = backend::all().into_iter().map(Self::Backend);
-        let shells = shell::all().into_iter().map(Self::Shell);
-        sdks.chain(tpms).chain(backends).chain(consumers).chain(bridges).chain(shells).collect()
+        let stories = story::all().into_iter().map(Self::Story);
+        sdks.chain(tpms).chain(backends).chain(consumers).chain(stories).collect()
     }
 
     /// Client, transport, attestation and what is special.
@@ -113,8 +111,7 @@ impl Case {
             Self::Tpm(case) => case.columns(),
             Self::Backend(case) => case.columns(),
             Self::Consumer(case) => case.columns(),
-            Self::Bridge(case) => case.columns(),
-            Self::Shell(case) => case.columns(),
+            Self::Story(case) => case.columns(),
         }
     }
 

@@ -1,12 +1,12 @@
 //! The cases of a shell script on the gateway: the README's `curl` examples, run as they stand there against a running agent; what
 //! they print is enough to send a message.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use super::gateway::{Attestation, DEVICE, Gateway, HUBS, Programs};
+use super::gateway::{DEVICE, Gateway, HUBS};
+use super::story::Story;
 use crate::Done;
 use crate::credentials::Certificate;
 use crate::hub::{self, Hub};
@@ -15,33 +15,8 @@ use crate::workspace;
 /// Where the agent's sockets are, for readers.
 const RUNTIME: &str = "/run/dps-agent";
 
-/// One gateway.
-#[derive(Debug, Clone, Copy)]
-pub struct Case {
-    attestation: Attestation,
-}
-
-/// All attestations.
-pub fn all() -> Vec<Case> {
-    Attestation::ALL.into_iter().map(|attestation| Case { attestation }).collect()
-}
-
-impl Case {
-    /// Client, transport, attestation and what is special.
-    pub fn columns(&self) -> [String; 4] {
-        ["curl", "mqtt", self.attestation.name(), "readme"].map(str::to_owned)
-    }
-
-    /// The inner result says in words what happened.
-    ///
-    /// # Errors
-    /// If a program cannot be run.
-    pub fn judge(&self, programs: &Programs, directory: &Path) -> Done<Result<String, String>> {
-        let gateway = Gateway::start(programs, self.attestation, "", directory)?;
-        let told = each_example(&gateway);
-        Ok(told.map_err(|error| format!("{error}\n{}", gateway.emulator.whole_transcript().unwrap_or_default())))
-    }
-}
+/// All examples, in their order.
+pub const STORY: Story = Story { client: "curl", name: "readme", handoff: "", tell: |gateway, _| each_example(gateway) };
 
 fn each_example(gateway: &Gateway) -> Done<String> {
     let readme = std::fs::read_to_string(workspace::root().join("README.md"))?;
