@@ -1,5 +1,4 @@
-//! A gateway for a test: a small Debian in a container, booted with systemd as PID 1, on which the agent is installed as its package does
-//! it. What it writes is in memory, on top of a root file system that all tests share.
+//! A gateway for a test: a small Debian in a container, booted with systemd as PID 1, on which the agent's package is installed. What it writes is in memory, on top of a root file system that all tests share.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -17,19 +16,6 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub const KEY: &str = "YSBrZXkgb2YgdGhlIHRlc3RzLCB0aGlydHktdHdvIGI=";
 /// Where a device can be moved to.
 pub const OTHER_HUB: &str = "other-hub.test";
-const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
-
-/// What the package puts where, from here.
-const SHIPPED: [(&str, &str); 7] = [
-    ("systemd/dps-agent.service", "usr/lib/systemd/system/dps-agent.service"),
-    ("systemd/dps-provisioned.path", "usr/lib/systemd/system/dps-provisioned.path"),
-    ("systemd/dps-provisioned.target", "usr/lib/systemd/system/dps-provisioned.target"),
-    ("systemd/80-dps-agent.preset", "usr/lib/systemd/system-preset/80-dps-agent.preset"),
-    ("systemd/dps-agent.sysusers", "usr/lib/sysusers.d/dps-agent.conf"),
-    ("systemd/dps-agent.tmpfiles", "usr/lib/tmpfiles.d/dps-agent.conf"),
-    ("systemd/dps-agent.catalog", "usr/lib/systemd/catalog/dps-agent.catalog"),
-];
-
 /// An emulator that knows `gw-0001` by its key, assigns it at once, and whatever these lines add.
 pub fn emulator(enrollment: &str) -> Emulator {
     enrolled(&format!("registration_id = \"gw-0001\"\nprimary_key = \"{KEY}\"\nanswer = \"at-once\"\n{enrollment}"))
@@ -65,7 +51,7 @@ pub struct Ran {
 }
 
 impl Machine {
-    /// With the agent installed and not configured.
+    /// With the agent's package installed, and not configured.
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let lower = std::env::var("DPS_AGENT_ROOTFS").expect("these tests are run by `cargo xtask system-test`");
@@ -80,7 +66,7 @@ impl Machine {
         let layers = format!("lowerdir={lower},upperdir={0}/upper,workdir={0}/work", scratch.display());
         host("mount", &["-t", "overlay", "overlay", "-o", &layers, root.to_str().unwrap()]);
         let machine = Self { scratch, root };
-        machine.install();
+        machine.finish();
         machine
     }
 
@@ -167,14 +153,10 @@ impl Machine {
         booted
     }
 
-    fn install(&self) {
-        for (from, to) in SHIPPED {
-            self.file(to, 0o644, fs::read(Path::new(REPOSITORY).join(from)).unwrap());
-        }
-        self.file("usr/bin/dps-agent", 0o755, fs::read(env!("CARGO_BIN_EXE_dps-agent")).unwrap());
+    /// What an image build does beside the package.
+    fn finish(&self) {
         self.file("etc/hosts", 0o644, format!("127.0.0.1 localhost {OTHER_HUB}\n"));
         self.file("etc/machine-id", 0o444, "uninitialized\n");
-        self.inside("systemd-sysusers; journalctl --update-catalog; systemctl preset dps-agent.service dps-provisioned.path");
         fs::create_dir_all(self.root.join("etc/dps-agent")).unwrap();
     }
 

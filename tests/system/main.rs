@@ -4,6 +4,7 @@
 
 mod full;
 mod machine;
+mod package;
 mod quick;
 #[path = "../tpm/swtpm.rs"]
 #[expect(dead_code, reason = "made for the tests of the TPM, which use all of it")]

@@ -1,11 +1,11 @@
 //! `cargo xtask system-test`: the shipped units on a booted systemd, in containers. tests/system/README.md says what runs where.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::judges::Totals;
 use crate::machine::{self, Need};
-use crate::{Done, say, workspace};
+use crate::{Done, package, say, workspace};
 
 /// What the root file system is made of. Another list makes another one.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,libtss2-esys-3.0.2-0,libtss2-tctildr0,libtss2-mu0,libtss2-tcti-device0,tpm-udev,ca-certificates,curl";
@@ -15,7 +15,7 @@ const QUICK: [&str; 1] = ["quick::"];
 /// Runs all of them, or with `--quick` the few that each change is tried with.
 pub fn run(arguments: &[String]) -> Done<ExitCode> {
     let which = match arguments {
-        [] => &["quick::", "full::"][..],
+        [] => &["quick::", "package::", "full::"][..],
         [quick] if quick == "--quick" => &QUICK,
         other => return Err(format!("system-test takes --quick or nothing, and not {other:?}").into()),
     };
@@ -35,12 +35,24 @@ pub fn quick() -> Done<Totals> {
 fn judge(which: &[&str]) -> Done<Totals> {
     machine::prepare(&[Need::Compiler, Need::Libtss2, Need::Mmdebstrap, Need::Nspawn, Need::Swtpm, Need::TpmTools])?;
     say::heading("Tests on a booted systemd");
-    let (system, program) = (root_file_system()?, workspace::test("dps-agent", "system")?);
+    let (package, program) = (package::for_this_machine()?, workspace::test("dps-agent", "system")?);
+    let system = installed(&root_file_system()?, &package)?;
     let mut tests = machine::as_root("env")?;
-    tests.arg(format!("DPS_AGENT_ROOTFS={}", system.display())).arg(program).arg("--test-threads=2");
+    tests.arg(format!("DPS_AGENT_ROOTFS={}", system.display())).arg(format!("DPS_AGENT_PACKAGE={}", package.display()));
+    tests.arg(program).arg("--test-threads=2");
     // The fixtures have tests of their own, which run elsewhere.
     tests.args(which);
     crate::test::counted(&mut tests)
+}
+
+/// A copy of it in which the package is installed, as an image build does it: systemd does not run there.
+fn installed(system: &Path, package: &Path) -> Done<PathBuf> {
+    let copy = system.with_file_name("installed");
+    run_as_root("rm", &["-rf".as_ref(), copy.as_os_str()])?;
+    run_as_root("cp", &["-a".as_ref(), system.as_os_str(), copy.as_os_str()])?;
+    run_as_root("cp", &[package.as_os_str(), copy.join("dps-agent.deb").as_os_str()])?;
+    run_as_root("chroot", &[copy.as_os_str(), "dpkg".as_ref(), "--install".as_ref(), "/dps-agent.deb".as_ref()])?;
+    Ok(copy)
 }
 
 /// Debian with systemd, made once and shared by all tests, which write elsewhere.

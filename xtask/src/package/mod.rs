@@ -61,6 +61,20 @@ pub fn run(arguments: &[String]) -> Done {
         ["armhf"] => Target::Arm(Arm::Armv7),
         _ => return Err("deb wants amd64, arm64 or armhf".into()),
     };
+    let package = make(target)?;
+    say::heading(&format!("{} bytes: {}", std::fs::metadata(&package)?.len(), package.display()));
+    Ok(())
+}
+
+/// The package for this machine, as it is shipped.
+///
+/// # Errors
+/// If the agent does not build or a file is missing.
+pub fn for_this_machine() -> Done<PathBuf> {
+    make(Target::This)
+}
+
+fn make(target: Target) -> Done<PathBuf> {
     let agent = target.build()?;
     let scratch = Scratch::new("deb")?;
     let (pages, tree) = (scratch.path().join("pages"), scratch.path().join("tree"));
@@ -68,9 +82,7 @@ pub fn run(arguments: &[String]) -> Done {
     fill(&tree, &agent, &pages)?;
     install(&sbom::write(&pages.join("dps-agent.cdx.json"), target.triple())?, &tree, "usr/share/doc/dps-agent/")?;
     control(&tree, target, &agent)?;
-    let package = pack(&tree, target)?;
-    say::heading(&format!("{} bytes: {}", std::fs::metadata(&package)?.len(), package.display()));
-    Ok(())
+    pack(&tree, target)
 }
 
 fn make_pages(directory: &Path) -> Done {
@@ -113,7 +125,7 @@ fn install(file: &Path, tree: &Path, place: &str) -> Done {
 }
 
 fn control(tree: &Path, target: Target, agent: &Path) -> Done {
-    for script in ["postinst", "prerm"] {
+    for script in ["postinst", "postrm", "prerm"] {
         install(&workspace::root().join("packaging/deb").join(script), tree, &format!("DEBIAN/{script}"))?;
     }
     let text = format!(
