@@ -42,6 +42,7 @@ Usage: cargo xtask COMMAND
   cross [aarch64|armv7] [--build-only]
                            build the agent for ARM, and register in qemu over each transport and with a TPM, now and past 2038
   deb [amd64|arm64|armhf]  make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb
+  yocto-crates             write the list of crates of the Yocto recipe anew, after a change of Cargo.lock
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md
                            parts: speed round-trips instructions tpm api idle size
@@ -72,6 +73,7 @@ fn run(arguments: &[String]) -> Done<ExitCode> {
         "power-cut" => power_cut::run(),
         "system-test" => system_test::run(rest),
         "deb" => package::run(rest).map(|()| ExitCode::SUCCESS),
+        "yocto-crates" => package::crates::run(rest).map(|()| ExitCode::SUCCESS),
         cross::INSIDE => cross::run_inside(rest).map(|()| ExitCode::SUCCESS),
         "cross" => cross::run(rest).map(|()| ExitCode::SUCCESS),
         "" | "help" | "-h" | "--help" => {

@@ -82,8 +82,10 @@ pub fn run_inside(arguments: &[String]) -> Done {
 
 /// A program of this machine that runs the foreign one, with its own library for another date where there is one.
 fn wrapped(arm: Arm, root: &str, agent: &str, directory: &Path) -> Done<PathBuf> {
-    let is_later = std::env::var_os("FAKETIME").is_some();
-    let preload = if is_later { format!("-E LD_PRELOAD='{}'", machine::faketime(arm.gnu())) } else { String::new() };
+    let preload = match std::env::var_os("FAKETIME") {
+        Some(_) => format!("-E LD_PRELOAD='{}'", arm.later(directory)?.display()),
+        None => String::new(),
+    };
     let script = directory.join("dps-agent");
     write_program(&script, &format!("#!/bin/sh\nexec {} -L '{root}' {preload} '{agent}' \"$@\"\n", arm.qemu()))?;
     Ok(script)
@@ -141,6 +143,17 @@ impl Arm {
             Self::Aarch64 => "qemu-aarch64-static",
             Self::Armv7 => "qemu-arm-static",
         }
+    }
+
+    /// A library that puts a program's clock forward.
+    fn later(self, directory: &Path) -> Done<PathBuf> {
+        if self == Self::Aarch64 {
+            return Ok(machine::faketime(self.gnu()).into());
+        }
+        let (source, library) = (workspace::root().join("xtask/src/cross/later.c"), directory.join("later.so"));
+        let mut compiler = Command::new(format!("{}-gcc", self.gnu()));
+        compiler.args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", "-fPIC", "-shared", "-o"]).arg(&library).arg(source);
+        if compiler.status()?.success() { Ok(library) } else { Err("the clock of 32-bit ARM does not compile".into()) }
     }
 
     /// What links for it.

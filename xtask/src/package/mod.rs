@@ -1,5 +1,6 @@
 //! `cargo xtask deb`: Debian's package of the agent, of what is in the checkout: binary, units, man pages, completions, documents.
 
+pub mod crates;
 mod sbom;
 
 use std::os::unix::fs::PermissionsExt;

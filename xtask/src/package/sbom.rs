@@ -100,7 +100,7 @@ fn word(value: &Value, name: &str) -> String {
 }
 
 /// Of each package in `Cargo.lock`, by name and version.
-fn checksums(lock: &str) -> BTreeMap<String, String> {
+pub fn checksums(lock: &str) -> BTreeMap<String, String> {
     let value = |block: &str, name: &str| {
         block.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(" = \"")?.strip_suffix('"')?.to_owned()))
     };
