@@ -120,3 +120,39 @@ fn its_scripts_end_well_where_nothing_can_be_written_and_where_there_is_no_syste
         machine.inside(&format!("PATH=/nowhere /bin/sh /var/lib/dpkg/info/dps-agent.{script} 2>/dev/null"));
     }
 }
+
+/// By Debian's programs and by BusyBox's, with the real agent.
+#[test]
+fn the_script_for_other_inits_starts_reloads_and_ends_it() {
+    let emulator = emulator("");
+    let machine = Machine::with_key(&emulator);
+    let script = include_bytes!("../../packaging/buildroot/package/dps-agent/S85dps-agent");
+    machine.file("etc/init.d/S85dps-agent", 0o755, script);
+    machine.inside("systemctl mask dps-agent.service dps-provisioned.path; mkdir /opt/bb");
+    machine.inside("for applet in $(busybox --list); do ln -s \"$(command -v busybox)\" /opt/bb/$applet; done");
+    let good = fs::read(machine.path("etc/dps-agent/config.toml")).unwrap();
+    let booted = machine.boot();
+    for (round, path) in ["/usr/sbin:/usr/bin:/sbin:/bin", "/opt/bb"].into_iter().enumerate() {
+        let script = |verb: &str| booted.say(&format!("PATH={path} sh /etc/init.d/S85dps-agent {verb}"));
+        let log = || booted.say("journalctl --sync; journalctl --boot --output cat SYSLOG_IDENTIFIER=dps-agent");
+        let process = || booted.say("cat /run/dps-agent.pid");
+        let lives = || booted.run(&format!("kill -0 {}", process())).code == Some(0);
+        assert_eq!(script("start"), "Starting dps-agent: OK");
+        booted.until("it is assigned", || booted.run("dps-agent status").stdout.contains("localhost"));
+        assert_eq!(script("start"), "Starting dps-agent: OK");
+        // Only a member of both groups can have made these.
+        let sockets = booted.say("stat --format '%a %U %G' /run/dps-agent/client/api.sock /run/dps-agent/admin/api.sock");
+        assert_eq!(sockets, "660 dps-agent dps-clients\n600 dps-agent dps-agent");
+        machine.file("etc/dps-agent/config.toml", 0o644, "[dps]\ncolour = \"red\"\n");
+        assert_eq!(script("reload"), "Reloading dps-agent: OK");
+        let refused = || log().matches("[dps] colour: unknown key").count();
+        booted.until("it has told that it refuses this", || refused() == 2 * round + 1);
+        assert_eq!(script("restart"), "Stopping dps-agent: OK\nStarting dps-agent: OK");
+        booted.until("it has ended for good", || refused() == 2 * round + 2 && !lives());
+        machine.file("etc/dps-agent/config.toml", 0o644, &good);
+        assert_eq!(script("start"), "Starting dps-agent: OK");
+        booted.until("it is assigned", || booted.run("dps-agent status").stdout.contains("localhost"));
+        assert_eq!(script("stop"), "Stopping dps-agent: OK");
+        booted.until("it is gone", || booted.run("curl --unix-socket /run/dps-agent/client/api.sock http://x/").code == Some(7));
+    }
+}

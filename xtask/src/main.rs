@@ -38,7 +38,7 @@ Usage: cargo xtask COMMAND
   judges [NAME…]           only what others wrote: Microsoft's SDKs, tpm2-tools, mosquitto, curl; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
-  system-test [--quick]    boot machines with the shipped units, and see what becomes of them (as root)
+  system-test [--quick|NAME…]    boot machines with the shipped units, and see what becomes of them (as root)
   cross [aarch64|armv7] [--build-only]
                            build the agent for ARM, and register in qemu over each transport and with a TPM, now and past 2038
   deb [amd64|arm64|armhf]  make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb

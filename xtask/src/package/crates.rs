@@ -22,7 +22,8 @@ pub fn run(arguments: &[String]) -> Done {
 /// Cargo wants all crates of the lock file to be there, those of tests and of other systems too, whatever it builds.
 fn list() -> Done<String> {
     let crates = checksums(&std::fs::read_to_string(workspace::root().join("Cargo.lock"))?);
-    let mut text = "# Made of Cargo.lock by `cargo xtask yocto-crates`; a test holds the two together.\nSRC_URI += \"\\\n".to_owned();
+    let mut text =
+        "# Made of Cargo.lock by `cargo xtask yocto-crates`; a test holds the two together.\nSRC_URI += \"\\\n".to_owned();
     for name in crates.keys() {
         text.push_str(&format!("    crate://crates.io/{} \\\n", name.replace(' ', "/")));
     }

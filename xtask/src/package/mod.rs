@@ -191,3 +191,23 @@ impl Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What systemd reads is in the other packages too.
+    #[test]
+    fn yocto_and_buildroot_install_the_units_that_debian_s_package_has() {
+        let recipes = ["yocto/recipes-iot/dps-agent/dps-agent_git.bb", "buildroot/package/dps-agent/dps-agent.mk"];
+        let root = workspace::root();
+        let recipes = recipes.map(|file| std::fs::read_to_string(root.join("packaging").join(file)).unwrap());
+        let ours = PLACES.iter().filter(|(directory, ..)| *directory == "systemd" || *directory == "systemd/254");
+        let files: Vec<_> = ours.flat_map(|(directory, ending, _)| files(&root.join(directory), ending)).collect();
+        assert!(files.len() >= 8, "{files:?}");
+        for file in files.iter().filter(|file| !file.ends_with("README.md")) {
+            let name = file.file_name().unwrap().to_string_lossy().into_owned();
+            assert!(recipes.iter().all(|recipe| recipe.contains(&name)), "{name} is not in all packages");
+        }
+    }
+}
