@@ -297,6 +297,15 @@ mod tests {
         assert_eq!(record.unwrap().assigned_hub, "h");
     }
 
+    /// What this version writes, as each later one must read it and write it again (docs/lifecycle.md, A/B).
+    #[test]
+    fn the_record_of_a_tpm_is_read_for_ever_and_written_as_it_was() {
+        let text = include_bytes!("../tests/data/record-1-tpm");
+        let record = parse(text).unwrap();
+        assert_eq!((record.registration_id.as_str(), record.generation, record.made.len()), ("gw-0004", 1, 1));
+        assert_eq!(String::from_utf8(render(&record)).unwrap(), String::from_utf8_lossy(text));
+    }
+
     #[test]
     fn each_kind_of_damage_is_named_and_the_file_set_aside() {
         let good = render(&Record::example());

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
+use sha2::Digest;
+
 use crate::daemon::Daemon;
 use crate::gateway::{Gateway, KEY, emulator};
 
@@ -147,4 +149,24 @@ fn what_cannot_be_taken_over_writes_nothing() {
     fs::remove_file(gateway.path("aziot.toml")).unwrap();
     let message = "dps-agent: DIR/aziot.toml: cannot be read: No such file or directory (os error 2); run this as root\n";
     assert_eq!(gateway.placed(&migrate(&gateway).stderr), message);
+}
+
+/// What the version after this one has left, on a machine that has gone back to this one.
+#[test]
+fn the_record_of_a_later_version_serves_and_keeps_what_is_new_in_it() {
+    let emulator = emulator("", "");
+    let gateway = Gateway::new(&emulator, "mqtt");
+    assert_eq!(gateway.run(&["provision"]).code, Some(0));
+    let line = fs::read_to_string(gateway.record()).unwrap().lines().next().unwrap().to_owned();
+    let line = line.replacen('{', r#"{"renewal":{"after":7},"#, 1);
+    let checksum: String = sha2::Sha256::digest(&line).iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(gateway.record(), format!("{line}\nsha256 {checksum}\n")).unwrap();
+
+    assert_eq!(gateway.run(&["provision"]).code, Some(0));
+    assert_eq!(emulator.requests("gw-0001").registrations, 1);
+    assert_eq!(gateway.run(&["provision", "--force"]).code, Some(0));
+    assert_eq!(emulator.requests("gw-0001").registrations, 2);
+    let record = fs::read_to_string(gateway.record()).unwrap();
+    assert!(record.contains(r#""renewal":{"after":7}"#), "{record}");
+    assert_eq!(gateway.names()[0], ["record"]);
 }
