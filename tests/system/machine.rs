@@ -157,7 +157,6 @@ impl Machine {
     fn finish(&self) {
         self.file("etc/hosts", 0o644, format!("127.0.0.1 localhost {OTHER_HUB}\n"));
         self.file("etc/machine-id", 0o444, "uninitialized\n");
-        fs::create_dir_all(self.root.join("etc/dps-agent")).unwrap();
     }
 
     fn console(&self) -> String {

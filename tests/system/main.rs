@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "it waits for machines, of which nothing tells when they are up")]
 
 mod full;
+mod kernel;
 mod machine;
 mod package;
 mod quick;

@@ -40,7 +40,7 @@ pub fn run() -> Done {
     let programs = workspace::build(Profile::Dev)?;
     let began = Instant::now();
     let scratch = Scratch::new("demo")?;
-    show(&programs, scratch.path())?;
+    show(&programs, scratch.path(), true)?;
     say::heading(&format!("Done in {:.1} s", began.elapsed().as_secs_f64()));
     say::step("Four gateways knew an ID scope, a registration ID and their own credential; they learned their hub and used it.");
     say::step(&format!(
@@ -51,23 +51,26 @@ pub fn run() -> Done {
     Ok(())
 }
 
-/// Registers the four gateways.
+/// Registers the four gateways, or three if none has a TPM.
 ///
 /// # Errors
 /// If one does not, or its message does not arrive.
-pub fn show(programs: &Programs, directory: &Path) -> Done {
+pub fn show(programs: &Programs, directory: &Path, has_tpm: bool) -> Done {
     say::heading("Starting the emulated Device Provisioning Service and IoT Hub");
     let authority = Authority::new(&directory.join("gateway-ca"))?;
     let gateways = gateways(&authority)?;
-    let tpm = TpmGateway::new("gw-0004", programs, directory)?;
-    let plan = plan(&gateways, &authority).tpm(tpm.name, &tpm.endorsement_key()?, "");
+    let tpm = if has_tpm { Some(TpmGateway::new("gw-0004", programs, directory)?) } else { None };
+    let mut plan = plan(&gateways, &authority);
+    if let Some(tpm) = &tpm {
+        plan = plan.tpm(tpm.name, &tpm.endorsement_key()?, "");
+    }
     let emulator = Emulator::start(&programs.emulator, &plan, directory)?;
     say::step(&format!("MQTT on localhost:{}, WebSocket and HTTPS on localhost:{}", emulator.mqtt_port, emulator.https_port));
     say::step(&format!("files       {}", directory.display()));
     for gateway in &gateways {
         register(gateway, programs, &emulator, directory)?;
     }
-    tpm.register(&emulator)
+    tpm.map_or(Ok(()), |tpm| tpm.register(&emulator))
 }
 
 fn gateways(authority: &Authority) -> Done<Vec<Gateway>> {

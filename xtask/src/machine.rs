@@ -13,6 +13,8 @@ pub enum Need {
     /// Makes programs for 32-bit ARM with hard float.
     Armv7Compiler,
     Compiler,
+    /// Packs a ramdisk.
+    Cpio,
     /// Asks the agent's sockets as the manual does.
     Curl,
     /// A library that tells a program another time.
@@ -30,6 +32,10 @@ pub enum Need {
     Python,
     /// Runs programs for ARM.
     Qemu,
+    /// Emulates a whole machine.
+    QemuSystem,
+    /// The same for ARM.
+    QemuSystemArm,
     Strace,
     /// A software TPM.
     Swtpm,
@@ -47,6 +53,7 @@ impl Need {
             Self::Aarch64Compiler => ("gcc-aarch64-linux-gnu libc6-dev-arm64-cross", "links the agent for 64-bit ARM"),
             Self::Armv7Compiler => ("gcc-arm-linux-gnueabihf libc6-dev-armhf-cross", "links the agent for 32-bit ARM"),
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
+            Self::Cpio => ("cpio", "packs the ramdisk of an emulated machine"),
             Self::Curl => ("curl", "asks the agent's sockets as its manual does"),
             Self::Faketime => ("libfaketime", "lets programs believe in another time, also past 2038"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
@@ -58,6 +65,8 @@ impl Need {
             Self::Openssl => ("openssl", "makes the gateways' keys and certificates"),
             Self::Python => ("python3 python3-venv", "installs and runs the Python SDK"),
             Self::Qemu => ("qemu-user-static", "runs what was built for ARM"),
+            Self::QemuSystem => ("qemu-system-x86", "emulates a machine with a kernel and a TPM of its own"),
+            Self::QemuSystemArm => ("qemu-system-arm", "emulates a machine with an ARM processor"),
             Self::Strace => ("strace", "kills the agent at each write, in the tests of its record"),
             Self::Swtpm => ("swtpm swtpm-tools libtss2-tcti-swtpm0 socat", "is the TPM of each test, and its device node"),
             Self::Systemd => ("systemd", "judges the units"),
@@ -75,6 +84,7 @@ impl Need {
             Self::Aarch64Compiler => on_path("aarch64-linux-gnu-gcc").is_some(),
             Self::Armv7Compiler => on_path("arm-linux-gnueabihf-gcc").is_some(),
             Self::Compiler => on_path("cc").is_some(),
+            Self::Cpio => on_path("cpio").is_some(),
             Self::Curl => on_path("curl").is_some(),
             Self::Faketime => Path::new(&faketime("x86_64-linux-gnu")).exists(),
             Self::Iproute => on_path("ip").is_some(),
@@ -86,6 +96,8 @@ impl Need {
             Self::Openssl => on_path("openssl").is_some(),
             Self::Python => succeeds("python3", &["-c", "import venv, ensurepip"]),
             Self::Qemu => on_path("qemu-aarch64-static").is_some(),
+            Self::QemuSystem => on_path("qemu-system-x86_64").is_some(),
+            Self::QemuSystemArm => on_path("qemu-system-aarch64").is_some(),
             Self::Strace => on_path("strace").is_some(),
             Self::Swtpm => ["swtpm", "swtpm_setup", "socat"].into_iter().all(|program| on_path(program).is_some()),
             Self::Systemd => on_path("systemd-analyze").is_some(),

@@ -38,9 +38,10 @@ Usage: cargo xtask COMMAND
   judges [NAME…]           only what others wrote: Microsoft's SDKs, tpm2-tools, mosquitto, curl; NAME picks the cases whose names contain it
   mutations [NAME…]        break the agent in one place after the other, and show which cell of the matrix notices
   power-cut                cut the power at every moment of every registration with a TPM (the tests take a part of them)
-  system-test [--quick|NAME…]    boot machines with the shipped units, and see what becomes of them (as root)
-  cross [aarch64|armv7] [--build-only]
-                           build the agent for ARM, and register in qemu over each transport and with a TPM, now and past 2038
+  system-test [--quick|--full|NAME…]    boot machines with the shipped units, and see what becomes of them (as root)
+  cross [aarch64|armv7|aarch64-musl] [--build-only|--memory]
+                           build the agent for ARM, and register in qemu over each transport and with a TPM, now and past 2038;
+                           linked statically with musl it has no TPM support. --memory measures it on a real kernel for ARM instead
   deb [amd64|arm64|armhf]  make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb
   yocto-crates             write the list of crates of the Yocto recipe anew, after a change of Cargo.lock
   bench [--write] [--pairs N] [--only PART…]

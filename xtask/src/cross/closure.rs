@@ -55,7 +55,8 @@ pub fn of(names: &[String], root: &Path) -> Done<BTreeMap<String, u64>> {
     Ok(found)
 }
 
-fn find(name: &str, root: &Path) -> Option<PathBuf> {
+/// Where a library is below `root`.
+pub fn find(name: &str, root: &Path) -> Option<PathBuf> {
     let directories = ["lib", "usr/lib"].into_iter().filter_map(|directory| std::fs::read_dir(root.join(directory)).ok());
     let multiarch = directories.flatten().filter_map(|entry| Some(entry.ok()?.path()));
     let own = ["lib", "usr/lib"].map(|directory| root.join(directory));

@@ -1,6 +1,8 @@
 //! `cargo xtask cross`: the agent for ARM, built without a container and run under qemu against an emulator of this machine.
 
 pub mod closure;
+mod memory;
+mod musl;
 pub mod toolchain;
 
 use std::os::unix::fs::PermissionsExt;
@@ -26,23 +28,31 @@ pub enum Arm {
     Armv7,
 }
 
-/// `cargo xtask cross [aarch64|armv7] [--build-only]`.
+/// `cargo xtask cross [aarch64|armv7|aarch64-musl] [--build-only|--memory]`.
 ///
 /// # Errors
 /// If it does not build, is too large, or does not register over each transport and with a TPM.
 pub fn run(arguments: &[String]) -> Done {
-    let (mut arm, mut is_run) = (Arm::Aarch64, true);
+    let (mut arm, mut is_static, mut is_run, mut is_measured) = (Arm::Aarch64, false, true, false);
     for argument in arguments {
         match argument.as_str() {
             "aarch64" => arm = Arm::Aarch64,
+            "aarch64-musl" => is_static = true,
             "armv7" => arm = Arm::Armv7,
             "--build-only" => is_run = false,
+            "--memory" => is_measured = true,
             other => return Err(format!("cross knows no {other:?}; see cargo xtask help").into()),
         }
+    }
+    if is_static {
+        return musl::run(is_run);
     }
     machine::prepare(&[Need::Compiler, arm.compiler(), Need::Qemu, Need::Faketime, Need::Openssl, Need::Swtpm, Need::TpmTools])?;
     let root = toolchain::foreign(arm)?;
     let agent = toolchain::build(arm, &[])?;
+    if is_measured {
+        return memory::measure(arm, &root, &agent);
+    }
     let without_tpm = toolchain::build(arm, &["--no-default-features"])?;
     sizes(arm, &root, &agent, &without_tpm)?;
     if is_run { register(arm, &root, &agent) } else { Ok(()) }
@@ -77,7 +87,7 @@ pub fn run_inside(arguments: &[String]) -> Done {
     let arm = if debian == Arm::Aarch64.debian() { Arm::Aarch64 } else { Arm::Armv7 };
     let scratch = Scratch::new("cross")?;
     let agent = wrapped(arm, root, agent, scratch.path())?;
-    demo::show(&Programs { without_tpm: agent.clone(), agent, emulator: emulator.into() }, scratch.path())
+    demo::show(&Programs { without_tpm: agent.clone(), agent, emulator: emulator.into() }, scratch.path(), true)
 }
 
 /// A program of this machine that runs the foreign one, with its own library for another date where there is one.

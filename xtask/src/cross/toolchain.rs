@@ -86,17 +86,17 @@ pub fn build(arm: Arm, features: &[&str]) -> Done<PathBuf> {
 }
 
 /// apt-get for one architecture, and where it keeps its lists.
-struct Apt {
+pub(super) struct Apt {
     options: Vec<String>,
 }
 
 impl Apt {
-    fn of_this_machine() -> Self {
+    pub(super) fn of_this_machine() -> Self {
         Self { options: Vec::new() }
     }
 
     /// With lists of its own in `directory`, from this machine's mirror of Debian; the main suite has everything.
-    fn foreign(arm: Arm, directory: &Path) -> Done<Self> {
+    pub(super) fn foreign(arm: Arm, directory: &Path) -> Done<Self> {
         for name in ["lists/partial", "cache/archives/partial"] {
             std::fs::create_dir_all(directory.join(name))?;
         }
@@ -129,7 +129,7 @@ impl Apt {
     }
 
     /// The newest version of `package` that belongs to Rust 1.85.
-    fn version(&self, package: &str) -> Done<String> {
+    pub(super) fn version(&self, package: &str) -> Done<String> {
         let output = self.command("apt-cache").args(["madison", package]).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let versions = text.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
@@ -137,7 +137,15 @@ impl Apt {
         newest.ok_or_else(|| format!("no {package} {RUST} among Debian's packages; apt-get update may bring it").into())
     }
 
-    fn unpack(&self, packages: &[String], directory: &Path) -> Done {
+    /// The package that another one stands for.
+    pub(super) fn depends(&self, package: &str) -> Done<String> {
+        let output = self.command("apt-cache").args(["depends", package]).output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let first = text.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+        first.map(str::to_owned).ok_or_else(|| format!("{package} depends on nothing").into())
+    }
+
+    pub(super) fn unpack(&self, packages: &[String], directory: &Path) -> Done {
         let archives = directory.join("packages");
         std::fs::create_dir_all(&archives)?;
         if !self.command("apt-get").args(["-qq", "download"]).args(packages).current_dir(&archives).status()?.success() {

@@ -94,6 +94,8 @@ fn make_pages(directory: &Path) -> Done {
 }
 
 fn fill(tree: &Path, agent: &Path, pages: &Path) -> Done {
+    // For who writes a configuration: there is none that would be right for everybody.
+    std::fs::create_dir_all(tree.join("etc/dps-agent/config.d"))?;
     install(agent, tree, "usr/bin/dps-agent")?;
     for (directory, ending, place) in PLACES {
         for file in files(&workspace::root().join(directory), ending) {

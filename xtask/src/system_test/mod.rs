@@ -1,5 +1,7 @@
 //! `cargo xtask system-test`: the shipped units on a booted systemd, in containers. tests/system/README.md says what runs where.
 
+mod guest;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -12,12 +14,13 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,libtss2-esys-3.0.2-0,libtss2-t
 const SUITE: &str = "bookworm";
 const QUICK: [&str; 1] = ["quick::"];
 
-/// Runs all of them, with `--quick` the few that each change is tried with, or those whose names contain one of these words.
+/// Runs all that a container can show, with `--full` the emulated machine, with `--quick` the few that each change is tried with, or those whose names contain one of these words.
 pub fn run(arguments: &[String]) -> Done<ExitCode> {
     let named: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let totals = match named[..] {
         [] => judge(&["quick::", "package::", "full::"])?,
         ["--quick"] => quick()?,
+        ["--full"] => full()?,
         _ => judge(&named)?,
     };
     println!("\n{} passed, {} failed", totals.passed, totals.failed);
@@ -32,11 +35,22 @@ pub fn quick() -> Done<Totals> {
     judge(&QUICK)
 }
 
+/// The machine that qemu emulates, with a kernel of its own and a TPM.
+fn full() -> Done<Totals> {
+    machine::prepare(&[Need::Compiler, Need::Mmdebstrap, Need::QemuSystem, Need::Swtpm])?;
+    say::heading("Tests in an emulated machine");
+    let (package, program) = (package::for_this_machine()?, workspace::test("dps-agent", "system")?);
+    let guest = guest::make(&package)?;
+    let mut tests = machine::as_root("env")?;
+    tests.arg(format!("DPS_AGENT_GUEST={}", guest.display())).arg(program).args(["--nocapture", "kernel::"]);
+    crate::test::counted(&mut tests)
+}
+
 fn judge(which: &[&str]) -> Done<Totals> {
     machine::prepare(&[Need::Compiler, Need::Libtss2, Need::Mmdebstrap, Need::Nspawn, Need::Swtpm, Need::TpmTools])?;
     say::heading("Tests on a booted systemd");
     let (package, program) = (package::for_this_machine()?, workspace::test("dps-agent", "system")?);
-    let system = installed(&root_file_system()?, &package)?;
+    let system = installed(&root_file_system("rootfs", PACKAGES)?, &package)?;
     let mut tests = machine::as_root("env")?;
     tests.arg(format!("DPS_AGENT_ROOTFS={}", system.display())).arg(format!("DPS_AGENT_PACKAGE={}", package.display()));
     tests.arg(program).arg("--test-threads=2");
@@ -55,18 +69,18 @@ fn installed(system: &Path, package: &Path) -> Done<PathBuf> {
     Ok(copy)
 }
 
-/// Debian with systemd, made once and shared by all tests, which write elsewhere.
-fn root_file_system() -> Done<PathBuf> {
+/// Debian with systemd and these packages, made once and shared by all tests, which write elsewhere.
+fn root_file_system(name: &str, packages: &str) -> Done<PathBuf> {
     let directory = workspace::root().join("target/system");
-    let (system, stamp) = (directory.join("rootfs"), directory.join("made-of"));
-    let made_of = format!("{SUITE} {PACKAGES}\n");
+    let (system, stamp) = (directory.join(name), directory.join(format!("{name}-made-of")));
+    let made_of = format!("{SUITE} {packages}\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|found| found == made_of) {
         return Ok(system);
     }
-    say::step(&format!("making a Debian {SUITE} with systemd in {}, which takes a minute", system.display()));
+    say::step(&format!("making a Debian {SUITE} in {}, which takes a minute or two", system.display()));
     std::fs::create_dir_all(&directory)?;
     run_as_root("rm", &["-rf".as_ref(), system.as_os_str()])?;
-    let include = format!("--include={PACKAGES}");
+    let include = format!("--include={packages}");
     run_as_root(
         "mmdebstrap",
         &["--mode=root".as_ref(), "--variant=minbase".as_ref(), include.as_ref(), SUITE.as_ref(), system.as_os_str()],
