@@ -153,6 +153,7 @@ second_boot() {
 	if [ "$(systemctl is-system-running)" = running ]; then ok the_machine_is_well; else not_ok the_machine_is_well "$(systemctl --failed)"; fi
 }
 
+printf '127.0.0.1 localhost\n' >/etc/hosts
 if [ -e /registration-id ]; then
 	second_boot
 	systemctl --no-block poweroff

@@ -33,8 +33,8 @@ tries=0
 until busybox test -s /run/agent/assignment.json || busybox test $tries = 300; do busybox sleep 1; tries=$((tries + 1)); done
 busybox sleep 10
 busybox uname -m
-busybox sed -n 's/^\(VmHWM\|VmRSS\): *\([0-9]*\) kB/memory \1 \2/p' /proc/$agent/status
-busybox sed -n 's/^\(Pss\): *\([0-9]*\) kB/memory \1 \2/p' /proc/$agent/smaps_rollup
+busybox sed -n 's/^\(VmHWM\|VmRSS\):[^0-9]*\([0-9]*\) kB/memory \1 \2/p' /proc/$agent/status
+busybox sed -n 's/^\(Pss\):[^0-9]*\([0-9]*\) kB/memory \1 \2/p' /proc/$agent/smaps_rollup
 busybox poweroff -f
 "#;
 

@@ -43,7 +43,11 @@ fn add_tests(tree: &Path) -> Done {
     ] {
         run_as_root("install", &[mode.as_ref(), from.as_os_str(), tree.join(to).as_os_str()])?;
     }
-    run_as_root("chroot", &[tree.as_os_str(), "systemctl".as_ref(), "enable".as_ref(), "guest.service".as_ref()])
+    let systemctl =
+        |verb: &str, unit: &str| run_as_root("chroot", &[tree.as_os_str(), "systemctl".as_ref(), verb.as_ref(), unit.as_ref()]);
+    // The console is ours.
+    systemctl("mask", "serial-getty@ttyS0.service")?;
+    systemctl("enable", "guest.service")
 }
 
 fn in_boot(tree: &Path, beginning: &str) -> Done<PathBuf> {
