@@ -32,6 +32,7 @@ pub fn enrolled(enrollment: &str) -> Emulator {
 pub struct Machine {
     scratch: PathBuf,
     root: PathBuf,
+    is_later: bool,
 }
 
 /// The same, running. Dropping it cuts its power.
@@ -53,8 +54,17 @@ pub struct Ran {
 impl Machine {
     /// With the agent's package installed, and not configured.
     pub fn new() -> Self {
+        Self::on("DPS_AGENT_ROOTFS", false)
+    }
+
+    /// The same with a later systemd, which starts with nothing but the newer kind of control groups.
+    pub fn later() -> Self {
+        Self::on("DPS_AGENT_LATER_ROOTFS", true)
+    }
+
+    fn on(variable: &str, is_later: bool) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let lower = std::env::var("DPS_AGENT_ROOTFS").expect("these tests are run by `cargo xtask system-test`");
+        let lower = std::env::var(variable).expect("these tests are run by `cargo xtask system-test`");
         let name = format!("system-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&scratch).unwrap();
@@ -65,7 +75,7 @@ impl Machine {
         let root = scratch.join("root");
         let layers = format!("lowerdir={lower},upperdir={0}/upper,workdir={0}/work", scratch.display());
         host("mount", &["-t", "overlay", "overlay", "-o", &layers, root.to_str().unwrap()]);
-        let machine = Self { scratch, root };
+        let machine = Self { scratch, root, is_later };
         machine.finish();
         machine
     }
@@ -147,6 +157,9 @@ impl Machine {
         command.args(["--quiet", "--register=no", "--keep-unit", "--boot", "--console=pipe", "--link-journal=no"]);
         command.args(["--kill-signal=SIGRTMIN+3", "--hostname=gateway", "--directory"]).arg(&self.root).args(more);
         command.stdin(Stdio::null()).stdout(console.try_clone().unwrap()).stderr(console);
+        if self.is_later {
+            command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
+        }
         let container = command.spawn().expect("systemd-nspawn, of the package systemd-container");
         let mut booted = Booted { machine: self, container, leader: 0 };
         booted.wait_for_start();

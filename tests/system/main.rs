@@ -4,6 +4,7 @@
 
 mod full;
 mod kernel;
+mod later;
 mod machine;
 mod package;
 mod quick;

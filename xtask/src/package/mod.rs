@@ -41,8 +41,9 @@ const PAGES: [(&str, &str); 4] = [
     ("_dps-agent", "usr/share/zsh/vendor-completions/"),
 ];
 
-/// What is not in the package is not needed by who has no TPM.
-const RECOMMENDED: &str = "ca-certificates, libtss2-esys-3.0.2-0, libtss2-tctildr0";
+/// Who has no TPM needs none of it. Debian 13 has other names for the libraries.
+const RECOMMENDED: &str =
+    "ca-certificates, libtss2-esys-3.0.2-0 | libtss2-esys-3.0.2-0t64, libtss2-tctildr0 | libtss2-tctildr0t64";
 
 /// An architecture as Debian calls it, and what builds for it.
 #[derive(Debug, Clone, Copy)]

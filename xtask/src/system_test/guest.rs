@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{root_file_system, run_as_root};
+use super::{SUITE, root_file_system, run_as_root};
 use crate::workspace::{self, Profile};
 use crate::{Done, say};
 
@@ -14,7 +14,7 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,udev,passwd,libtss2-esys-3.0.2
 /// # Errors
 /// If a program that makes them fails.
 pub fn make(package: &Path) -> Done<PathBuf> {
-    let system = root_file_system("guest", PACKAGES)?;
+    let system = root_file_system("guest", SUITE, PACKAGES)?;
     let directory = workspace::root().join("target/system/machine");
     let (tree, disk) = (directory.join("tree"), directory.join("disk.img"));
     say::step("making the disk of the emulated machine");

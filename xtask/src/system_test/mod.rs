@@ -11,14 +11,17 @@ use crate::{Done, package, say, workspace};
 
 /// What the root file system is made of. Another list makes another one.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,libtss2-esys-3.0.2-0,libtss2-tctildr0,libtss2-mu0,libtss2-tcti-device0,tpm-udev,ca-certificates,curl,busybox";
+/// The same for a later systemd.
+const LATER_PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates";
 const SUITE: &str = "bookworm";
+const LATER_SUITE: &str = "trixie";
 const QUICK: [&str; 2] = ["quick::", "package::"];
 
 /// Runs all that a container can show, with `--full` the emulated machine, with `--quick` the few that each change is tried with, or those whose names contain one of these words.
 pub fn run(arguments: &[String]) -> Done<ExitCode> {
     let named: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let totals = match named[..] {
-        [] => judge(&["quick::", "package::", "full::"])?,
+        [] => judge(&["quick::", "package::", "full::", "later::"])?,
         ["--quick"] => quick()?,
         ["--full"] => full()?,
         _ => judge(&named)?,
@@ -50,9 +53,13 @@ fn judge(which: &[&str]) -> Done<Totals> {
     machine::prepare(&[Need::Compiler, Need::Libtss2, Need::Mmdebstrap, Need::Nspawn, Need::Swtpm, Need::TpmTools])?;
     say::heading("Tests on a booted systemd");
     let (package, program) = (package::for_this_machine()?, workspace::test("dps-agent", "system")?);
-    let system = installed(&root_file_system("rootfs", PACKAGES)?, &package)?;
+    let system = installed(&root_file_system("rootfs", SUITE, PACKAGES)?, &package)?;
     let mut tests = machine::as_root("env")?;
-    tests.arg(format!("DPS_AGENT_ROOTFS={}", system.display())).arg(format!("DPS_AGENT_PACKAGE={}", package.display()));
+    tests.arg(format!("DPS_AGENT_ROOTFS={}", system.display()));
+    if which != QUICK {
+        let later = installed(&root_file_system("later", LATER_SUITE, LATER_PACKAGES)?, &package)?;
+        tests.arg(format!("DPS_AGENT_LATER_ROOTFS={}", later.display()));
+    }
     tests.arg(program).arg("--test-threads=2");
     // The fixtures have tests of their own, which run elsewhere.
     tests.args(which);
@@ -61,7 +68,7 @@ fn judge(which: &[&str]) -> Done<Totals> {
 
 /// A copy of it in which the package is installed, as an image build does it: systemd does not run there.
 fn installed(system: &Path, package: &Path) -> Done<PathBuf> {
-    let copy = system.with_file_name("installed");
+    let copy = system.with_extension("installed");
     run_as_root("rm", &["-rf".as_ref(), copy.as_os_str()])?;
     run_as_root("cp", &["-a".as_ref(), system.as_os_str(), copy.as_os_str()])?;
     run_as_root("cp", &[package.as_os_str(), copy.join("dps-agent.deb").as_os_str()])?;
@@ -70,20 +77,20 @@ fn installed(system: &Path, package: &Path) -> Done<PathBuf> {
 }
 
 /// Debian with systemd and these packages, made once and shared by all tests, which write elsewhere.
-fn root_file_system(name: &str, packages: &str) -> Done<PathBuf> {
+fn root_file_system(name: &str, suite: &str, packages: &str) -> Done<PathBuf> {
     let directory = workspace::root().join("target/system");
     let (system, stamp) = (directory.join(name), directory.join(format!("{name}-made-of")));
-    let made_of = format!("{SUITE} {packages}\n");
+    let made_of = format!("{suite} {packages}\n");
     if std::fs::read_to_string(&stamp).is_ok_and(|found| found == made_of) {
         return Ok(system);
     }
-    say::step(&format!("making a Debian {SUITE} in {}, which takes a minute or two", system.display()));
+    say::step(&format!("making a Debian {suite} in {}, which takes a minute or two", system.display()));
     std::fs::create_dir_all(&directory)?;
     run_as_root("rm", &["-rf".as_ref(), system.as_os_str()])?;
     let include = format!("--include={packages}");
     run_as_root(
         "mmdebstrap",
-        &["--mode=root".as_ref(), "--variant=minbase".as_ref(), include.as_ref(), SUITE.as_ref(), system.as_os_str()],
+        &["--mode=root".as_ref(), "--variant=minbase".as_ref(), include.as_ref(), suite.as_ref(), system.as_os_str()],
     )?;
     // It asks questions at a first boot, and nobody is at the console.
     let firstboot = system.join("etc/systemd/system/systemd-firstboot.service");
