@@ -64,10 +64,13 @@ fn without_a_network_the_boot_is_complete_and_the_target_waits() {
     let emulator = emulator("");
     let machine = Machine::with_key(&emulator);
     drop(emulator);
+    // What an updater waits for before it believes in a new image.
+    machine.inside("systemctl add-wants multi-user.target boot-complete.target");
     let booted = machine.boot();
     assert_eq!(booted.say("systemctl is-system-running"), "running");
-    let units = ["multi-user.target", "dps-agent.service", "dps-provisioned.path", "dps-provisioned.target"];
-    assert_eq!(units.map(|unit| booted.state(unit)), ["active", "active", "active", "inactive"]);
+    let reached = ["multi-user.target", "boot-complete.target", "dps-agent.service", "dps-provisioned.path"];
+    assert_eq!(reached.map(|unit| booted.state(unit)), ["active"; 4]);
+    assert_eq!(booted.state("dps-provisioned.target"), "inactive");
     booted.until("its status says why", || booted.agent("StatusText").contains("cannot be reached"));
 }
 
