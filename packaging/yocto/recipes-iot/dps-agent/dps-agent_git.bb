@@ -13,7 +13,7 @@ require ${BPN}-crates.inc
 # In local.conf, such as "git://git.example.com/dps-agent.git;protocol=https;branch=main", and DPS_AGENT_REV for a certain revision.
 DPS_AGENT_URI ??= ""
 DPS_AGENT_REV ??= "${AUTOREV}"
-SRC_URI:prepend = "${DPS_AGENT_URI};destsuffix=dps-agent "
+SRC_URI:prepend = "${@'%s;destsuffix=dps-agent ' % d.getVar('DPS_AGENT_URI') if d.getVar('DPS_AGENT_URI') else ''}"
 PV = "0.1.0+git"
 SRCREV = "${DPS_AGENT_REV}"
 # Releases before styhead have no UNPACKDIR, later ones accept nothing else.
