@@ -17,7 +17,7 @@ pub enum Need {
     Cpio,
     /// Asks the agent's sockets as the manual does.
     Curl,
-    /// A library that tells a program another time.
+    /// What tells a program another time: a library, and the program that says where it is.
     Faketime,
     Iproute,
     /// The TPM software stack, which the agent loads.
@@ -55,7 +55,7 @@ impl Need {
             Self::Compiler => ("gcc libc6-dev", "links the programs and compiles ring"),
             Self::Cpio => ("cpio", "packs the ramdisk of an emulated machine"),
             Self::Curl => ("curl", "asks the agent's sockets as its manual does"),
-            Self::Faketime => ("libfaketime", "lets programs believe in another time, also past 2038"),
+            Self::Faketime => ("faketime libfaketime", "lets programs believe in another time, also past 2038"),
             Self::Iproute => ("iproute2", "brings up the private loopback"),
             Self::Libtss2 => ("libtss2-esys-3.0.2-0 libtss2-tctildr0", "lets the agent speak to a TPM"),
             Self::Mmdebstrap => ("mmdebstrap", "makes the machine that boots with the shipped units"),
@@ -86,7 +86,7 @@ impl Need {
             Self::Compiler => on_path("cc").is_some(),
             Self::Cpio => on_path("cpio").is_some(),
             Self::Curl => on_path("curl").is_some(),
-            Self::Faketime => Path::new(&faketime("x86_64-linux-gnu")).exists(),
+            Self::Faketime => on_path("faketime").is_some() && Path::new(&faketime("x86_64-linux-gnu")).exists(),
             Self::Iproute => on_path("ip").is_some(),
             Self::Libtss2 => ["libtss2-esys.so.0", "libtss2-tctildr.so.0"].into_iter().all(is_loadable),
             Self::Mmdebstrap => on_path("mmdebstrap").is_some(),
