@@ -194,3 +194,61 @@ fn on_path(program: &str) -> Option<PathBuf> {
     let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     directories.map(|directory| directory.join(program)).find(|file| file.is_file())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs of packages that every Debian has, or that come with a compiler or with git, which the README asks for.
+    const EVERYWHERE: &str = "apt-get cc chroot cp dpkg dpkg-deb env find git gzip id install kill ln mke2fs mkfifo mount nsenter \
+                              readelf rm script setpriv sh sleep sudo timeout umount unshare";
+
+    /// The others, each with its package.
+    const PACKAGES: [(&str, &str); 17] = [
+        ("/usr/sbin/mosquitto", "mosquitto"),
+        ("aarch64-linux-gnu-ar", "gcc-aarch64-linux-gnu"),
+        ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+        ("faketime", "faketime"),
+        ("mosquitto_pub", "mosquitto-clients"),
+        ("mosquitto_rr", "mosquitto-clients"),
+        ("npm", "npm"),
+        ("openssl", "openssl"),
+        ("python3", "python3"),
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("socat", "socat"),
+        ("strace", "strace"),
+        ("swtpm", "swtpm"),
+        ("systemd-analyze", "systemd"),
+        ("systemd-nspawn", "systemd-container"),
+        ("tpm2_evictcontrol", "tpm2-tools"),
+        ("valgrind", "valgrind"),
+    ];
+
+    fn sources(directory: &Path, found: &mut Vec<String>) {
+        for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push(std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+
+    /// On a machine where somebody has installed more, nothing else would show that one is missing.
+    #[test]
+    fn what_the_commands_and_tests_run_is_in_a_package_that_a_need_names() {
+        let (mut texts, root) = (Vec::new(), crate::workspace::root());
+        ["xtask/src", "tests", "emulator/tests", "factory/tests"].iter().for_each(|name| sources(&root.join(name), &mut texts));
+        let named = std::fs::read_to_string(root.join("xtask/src/machine.rs")).unwrap();
+        let packages = named.split("pub fn package").nth(1).unwrap().split("fn is_met").next().unwrap();
+        let named: Vec<&str> = packages.split(['"', ' ']).collect();
+        // In two parts, so that this line is not found itself.
+        let calls = texts.iter().flat_map(|text| text.split(concat!("Command::", "new(\"")).skip(1));
+        let programs: Vec<&str> = calls.filter_map(|rest| rest.split('"').next()).collect();
+        assert!(programs.len() > 40, "{programs:?}");
+        for program in programs.into_iter().filter(|program| !EVERYWHERE.split_whitespace().any(|known| known == *program)) {
+            let package = PACKAGES.iter().find(|(known, _)| *known == program).map(|(_, package)| *package);
+            assert!(package.is_some_and(|package| named.contains(&package)), "{program}: which need brings it? {package:?}");
+        }
+    }
+}
