@@ -1,6 +1,7 @@
 //! A raw back end for the tests: calls of the service API and of the identity provider.
 
-use super::{End, Response, exchange, in_one_hour, tls, token};
+use super::{End, KEY, Response, exchange, in_one_hour, tls, token};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use dps_emulator::Emulator;
 use dps_emulator::pki::Key;
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
@@ -18,13 +19,25 @@ pub fn tables(role: &str) -> String {
     format!(
         "[[service_api.policy]]\nname = \"owner\"\nprimary_key = \"{}\"\n\
          [[entra.client]]\nclient_id = \"app\"\nsecret = \"s3cret+/=\"\nroles = [{{ role = \"{role}\" }}]\n",
-        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, POLICY_KEY)
+        STANDARD.encode(POLICY_KEY)
     )
 }
 
 /// A token of a policy for the service on localhost.
 pub fn policy_token(name: &str) -> String {
     format!("{}&skn={name}", token(POLICY_KEY, "localhost", in_one_hour()))
+}
+
+/// An individual enrollment with a symmetric key.
+pub fn symmetric(id: &str) -> Value {
+    let keys = json!({"primaryKey": STANDARD.encode(KEY), "secondaryKey": STANDARD.encode("the second key!!")});
+    json!({"registrationId": id, "attestation": {"type": "symmetricKey", "symmetricKey": keys}})
+}
+
+/// The same body with these members too.
+pub fn with(mut body: Value, more: &Value) -> Value {
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
 }
 
 /// A back end with one credential.
