@@ -31,9 +31,18 @@ fn enabled(machine: &Machine) -> Vec<String> {
     names
 }
 
-/// The package again, in the machine: what dpkg does with a new version, too.
-fn install_again(booted: &Booted<'_>) -> String {
-    booted.say("dpkg --install /dps-agent.deb 2>&1")
+/// Installs the package again.
+fn install_again(booted: &Booted<'_>) {
+    booted.say("dpkg --install /dps-agent.deb 2>&1");
+}
+
+/// Installs the same with a later version's number.
+fn upgrade(booted: &Booted<'_>) {
+    booted.say("dpkg-deb --raw-extract /dps-agent.deb /opt/next && sed -i 's/^Version: .*/&+next/' /opt/next/DEBIAN/control");
+    booted.say("dpkg-deb -Znone --root-owner-group --build /opt/next /opt/next.deb && dpkg --install /opt/next.deb 2>&1");
+    assert!(
+        booted.say("dpkg-query --show --showformat '${Version} ${Status}' dps-agent").ends_with("+next install ok installed")
+    );
 }
 
 fn is_assigned(booted: &Booted<'_>) {
@@ -61,7 +70,7 @@ fn an_upgrade_keeps_the_configuration_and_the_state_and_starts_the_agent_again()
     let kept =
         || booted.say("cat /etc/dps-agent/config.toml /etc/dps-agent/device.key; stat --format '%i' /run/dps-agent/client");
     let (before, process) = (kept(), booted.agent("MainPID"));
-    install_again(&booted);
+    upgrade(&booted);
     is_assigned(&booted);
     assert_ne!(booted.agent("MainPID"), process);
     assert_eq!((kept(), booted.agent("NRestarts").as_str(), booted.state(UNITS[1]).as_str()), (before, "0", "active"));
@@ -74,7 +83,7 @@ fn an_upgrade_neither_enables_nor_starts_what_somebody_has_switched_off() {
     let machine = Machine::with_key(&emulator(""));
     let booted = machine.boot();
     booted.say("systemctl disable --now dps-agent.service dps-provisioned.path");
-    install_again(&booted);
+    upgrade(&booted);
     assert_eq!(UNITS.map(|unit| booted.state(unit)), ["inactive", "inactive"]);
     assert_eq!(enabled(&machine), Vec::<String>::new());
 }
