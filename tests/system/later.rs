@@ -17,5 +17,11 @@ fn the_drop_in_imports_credentials_and_makes_restarts_rarer() {
     assert_eq!(["RestartSteps", "RestartMaxDelayUSec", "RestartUSec"].map(|name| booted.agent(name)), ["5", "10min", "30s"]);
     let journal = booted.say("journalctl --boot --no-pager");
     assert!(!journal.contains(KEY) && !journal.contains("dps-agent.service.d/50-dps-agent.conf:"), "{journal}");
+    let next = || booted.agent("RestartUSecNext");
+    assert_eq!(next(), "30s");
+    booted.say(&format!("kill -KILL {}", booted.agent("MainPID")));
+    booted.until("it is started again", || booted.agent("NRestarts") == "1" && booted.agent("ActiveState") == "active");
+    // Five steps from 30 s to 600 s: each is 20^(1/5) times the last.
+    assert!(next().starts_with("54.6"), "{}", next());
     booted.power_off();
 }
