@@ -58,7 +58,8 @@ enum Target {
 /// If the agent does not build or a file is missing.
 pub fn run(arguments: &[String]) -> Done {
     let target = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] | ["amd64"] => Target::This,
+        [] => Target::This,
+        [name] if name == Target::This.debian() => Target::This,
         ["arm64"] => Target::Arm(Arm::Aarch64),
         ["armhf"] => Target::Arm(Arm::Armv7),
         _ => return Err("deb wants amd64, arm64 or armhf".into()),
@@ -182,6 +183,7 @@ impl Target {
 
     fn debian(self) -> &'static str {
         match self {
+            Self::This if cfg!(target_arch = "aarch64") => Arm::Aarch64.debian(),
             Self::This => "amd64",
             Self::Arm(arm) => arm.debian(),
         }
@@ -189,6 +191,7 @@ impl Target {
 
     fn triple(self) -> &'static str {
         match self {
+            Self::This if cfg!(target_arch = "aarch64") => Arm::Aarch64.triple(),
             Self::This => "x86_64-unknown-linux-gnu",
             Self::Arm(arm) => arm.triple(),
         }
