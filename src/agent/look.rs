@@ -1,5 +1,6 @@
 //! Looks that decide whether DPS is asked again: at the hub, at DPS, and at the service's own clock.
 
+use std::cell::RefCell;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::adopt::assignment_of;
@@ -54,8 +55,15 @@ impl Agent {
     /// Whether somebody answers at the hub with its certificate. It is not told who we are, so no consumer loses its connection.
     pub async fn reaches_hub(&self, record: &Record) -> bool {
         let (Some(assignment), Ok(probe)) = (assignment_of(record), self.probe()) else { return false };
-        let reached = probe.reach(&assignment.hub, limits(self.soon().moment())).await;
-        reached.inspect_err(|lost| tracing::info!("the hub {} is not reached: {lost}", assignment.hub)).is_ok()
+        let lost = probe.reach(&assignment.hub, limits(self.soon().moment())).await.err();
+        let trouble = lost.map(|lost| format!("the hub {} is not reached: {lost}", assignment.hub));
+        let reached = trouble.is_none();
+        match self.hub_trouble.news(trouble) {
+            Some(Some(trouble)) => tracing::info!("{trouble}"),
+            Some(None) => tracing::info!("the hub {} is reached now", assignment.hub),
+            None => {}
+        }
+        reached
     }
 
     /// Whether DPS answers, by any of the configured ways. It is asked nothing.
@@ -169,6 +177,18 @@ impl Agent {
     }
 }
 
+/// What was last said of a trouble. A gateway may be without an uplink for months, and is not to fill its journal with that.
+#[derive(Debug, Default)]
+pub(super) struct Trouble(RefCell<Option<String>>);
+
+impl Trouble {
+    /// What there is now, or that there is none any more, unless that has been said already.
+    fn news(&self, now: Option<String>) -> Option<Option<String>> {
+        let before = self.0.replace(now.clone());
+        (before != now).then_some(now)
+    }
+}
+
 /// A 401, or a refused CONNECT: what a token gets that was made by a wrong clock.
 fn is_about_a_token(failure: &Failure) -> bool {
     failure.blame == Blame::Unauthorized && failure.code.is_none_or(|code| code / 1000 == 401)
@@ -199,5 +219,19 @@ const fn word(tried: Tried) -> &'static str {
         Tried::Refused => "it refuses this device",
         Tried::Busy => "it is busy",
         Tried::Unreachable => "it could not be asked",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_is_told_once_when_it_changes_and_when_it_ends() {
+        let (trouble, refused, no_name) = (Trouble::default(), "refused".to_owned(), "no such name".to_owned());
+        let looks = [None, Some(&refused), Some(&refused), Some(&no_name), Some(&no_name), None, None, Some(&no_name)];
+        let told = looks.map(|look| trouble.news(look.cloned()));
+        let (refused, no_name) = (Some(Some(refused)), Some(Some(no_name)));
+        assert_eq!(told, [None, refused, None, no_name.clone(), None, Some(None), None, no_name]);
     }
 }

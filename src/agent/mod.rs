@@ -26,6 +26,8 @@ use crate::tpm::Memory;
 use crate::transcript::Transcript;
 use crate::transport::Limits;
 
+use look::Trouble;
+
 pub(crate) use look::LARGEST_SKEW;
 pub(crate) use register::read_payload;
 pub use take_over::Given;
@@ -84,6 +86,8 @@ pub struct Agent {
     verdict: Cell<ClockVerdict>,
     /// By how many seconds the service's time was ahead of ours when it last told it.
     ahead: Cell<Option<i64>>,
+    /// Why the hub was not reached at the last look.
+    hub_trouble: Trouble,
     store: Store,
     transcript: Transcript,
     progress: Progress,
@@ -108,6 +112,7 @@ impl Agent {
             clock: Cell::new(clock),
             verdict: Cell::new(ClockVerdict::Good),
             ahead: Cell::new(None),
+            hub_trouble: Trouble::default(),
             store,
             transcript,
             progress,

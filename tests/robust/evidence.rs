@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -66,6 +67,22 @@ fn a_report_is_confirmed_by_our_own_try_before_dps_is_asked() {
     assert_eq!(status(&gateway)["hub"], "reachable");
     let log = daemon.stop();
     assert_eq!((log.matches("tried the hub").count(), registrations(&emulator)), (1, 1), "{log}");
+}
+
+#[test]
+fn a_hub_that_a_consumer_does_not_reach_is_looked_at_and_is_no_reason_to_register_yet() {
+    let emulator = emulator("", "");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ways = [format!("hub.mqtt_port = {nobody}"), format!("hub.https_port = {nobody}")];
+    let gateway = ways.iter().fold(Gateway::new(&emulator, "mqtt"), |gateway, way| gateway.set(way));
+    let mut daemon = Daemon::start(&gateway);
+    daemon.wait_for("assigned to localhost as gw-0001 (");
+    assert_eq!(status(&gateway)["hub"], "not-asked");
+    report(&gateway, "unreachable");
+    daemon.wait_for(&format!("the hub localhost is not reached: localhost:{nobody} cannot be reached: Connection refused"));
+    assert!(until(|| status(&gateway)["hub"] == "unreachable"), "{}", status(&gateway));
+    daemon.stop();
+    assert_eq!(registrations(&emulator), 1);
 }
 
 #[test]
