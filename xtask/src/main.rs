@@ -42,7 +42,9 @@ Usage: cargo xtask COMMAND
   cross [aarch64|armv7|aarch64-musl] [--build-only|--memory]
                            build the agent for ARM, and register in qemu over each transport and with a TPM, now and past 2038;
                            linked statically with musl it has no TPM support. --memory measures it on a real kernel for ARM instead
-  deb [amd64|arm64|armhf]  make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb
+  deb [amd64|arm64|armhf] [--without-tpm]
+                           make Debian's package of the agent, with man pages, completions and an SBOM, in target/deb;
+                           --without-tpm leaves TPM support and libtss2 out
   yocto-crates             write the list of crates of the Yocto recipe anew, after a change of Cargo.lock
   bench [--write] [--pairs N] [--only PART…]
                            measure the agent next to the SDK clients; --write puts the table into docs/performance.md

@@ -48,8 +48,11 @@ pub fn binary(package: &str, profile: Profile) -> Done<PathBuf> {
     built(package, profile, &[])
 }
 
-/// Beside the other, so that neither is built anew after the other.
-fn without_tpm() -> Done<PathBuf> {
+/// The release agent of those who have no TPM, beside the other, so that neither is built anew after the other.
+///
+/// # Errors
+/// If it does not compile.
+pub fn without_tpm() -> Done<PathBuf> {
     let directory = root().join("target/without-tpm").display().to_string();
     built("dps-agent", Profile::Release, &["--no-default-features", "--target-dir", &directory])
 }

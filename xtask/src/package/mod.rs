@@ -41,9 +41,8 @@ const PAGES: [(&str, &str); 4] = [
     ("_dps-agent", "usr/share/zsh/vendor-completions/"),
 ];
 
-/// Who has no TPM needs none of it. Debian 13 has other names for the libraries.
-const RECOMMENDED: &str =
-    "ca-certificates, libtss2-esys-3.0.2-0 | libtss2-esys-3.0.2-0t64, libtss2-tctildr0 | libtss2-tctildr0t64";
+/// What is loaded where `method = "tpm"`, as Debian 12 calls it, and Debian 13; they bring the rest of tpm2-tss along.
+const LIBTSS2: &str = "libtss2-esys-3.0.2-0 | libtss2-esys-3.0.2-0t64, libtss2-tctildr0 | libtss2-tctildr0t64";
 
 /// An architecture as Debian calls it, and what builds for it.
 #[derive(Debug, Clone, Copy)]
@@ -52,19 +51,33 @@ enum Target {
     Arm(Arm),
 }
 
-/// `cargo xtask deb [amd64|arm64|armhf]`.
+/// Which agent is packed.
+#[derive(Debug, Clone, Copy)]
+struct Build {
+    target: Target,
+    /// With TPM support, which loads libtss2.
+    tpm: bool,
+}
+
+/// `cargo xtask deb [amd64|arm64|armhf] [--without-tpm]`.
 ///
 /// # Errors
 /// If the agent does not build or a file is missing.
 pub fn run(arguments: &[String]) -> Done {
-    let target = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let (options, names): (Vec<&str>, Vec<&str>) = arguments.iter().map(String::as_str).partition(|word| word.starts_with('-'));
+    let target = match names[..] {
         [] => Target::This,
         [name] if name == Target::This.debian() => Target::This,
         ["arm64"] => Target::Arm(Arm::Aarch64),
         ["armhf"] => Target::Arm(Arm::Armv7),
         _ => return Err("deb wants amd64, arm64 or armhf".into()),
     };
-    let package = make(target)?;
+    let tpm = match options[..] {
+        [] => true,
+        ["--without-tpm"] => false,
+        _ => return Err("deb knows one option: --without-tpm".into()),
+    };
+    let package = make(Build { target, tpm })?;
     say::heading(&format!("{} bytes: {}", std::fs::metadata(&package)?.len(), package.display()));
     Ok(())
 }
@@ -74,18 +87,22 @@ pub fn run(arguments: &[String]) -> Done {
 /// # Errors
 /// If the agent does not build or a file is missing.
 pub fn for_this_machine() -> Done<PathBuf> {
-    make(Target::This)
+    make(Build { target: Target::This, tpm: true })
 }
 
-fn make(target: Target) -> Done<PathBuf> {
-    let agent = target.build()?;
+fn make(build: Build) -> Done<PathBuf> {
+    let agent = build.agent()?;
     let scratch = Scratch::new("deb")?;
     let (pages, tree) = (scratch.path().join("pages"), scratch.path().join("tree"));
     make_pages(&pages)?;
     fill(&tree, &agent, &pages)?;
-    install(&sbom::write(&pages.join("dps-agent.cdx.json"), target.triple())?, &tree, "usr/share/doc/dps-agent/")?;
-    control(&tree, target, &agent)?;
-    pack(&tree, target)
+    let bill = sbom::write(&pages.join("dps-agent.cdx.json"), build.target.triple(), build.features())?;
+    install(&bill, &tree, "usr/share/doc/dps-agent/")?;
+    for script in ["postinst", "postrm", "prerm"] {
+        install(&workspace::root().join("packaging/deb").join(script), &tree, &format!("DEBIAN/{script}"))?;
+    }
+    std::fs::write(tree.join("DEBIAN/control"), build.control(&closure::glibc(&agent)?, installed_size(&tree)?))?;
+    build.pack(&tree)
 }
 
 fn make_pages(directory: &Path) -> Done {
@@ -129,24 +146,6 @@ fn install(file: &Path, tree: &Path, place: &str) -> Done {
     Ok(std::fs::set_permissions(to, std::fs::Permissions::from_mode(mode))?)
 }
 
-fn control(tree: &Path, target: Target, agent: &Path) -> Done {
-    for script in ["postinst", "postrm", "prerm"] {
-        install(&workspace::root().join("packaging/deb").join(script), tree, &format!("DEBIAN/{script}"))?;
-    }
-    let text = format!(
-        "Package: dps-agent\nVersion: {}\nArchitecture: {}\nMaintainer: the authors of dps-agent <dps-agent@localhost>\n\
-         Section: net\nPriority: optional\nInstalled-Size: {}\nDepends: libc6 (>= {}), libgcc-s1\nRecommends: {RECOMMENDED}\n\
-         Description: Azure IoT Hub Device Provisioning Service agent for gateways\n \
-         Registers an embedded Linux gateway by symmetric key, X.509 certificate or TPM 2.0,\n \
-         and hands its hub connection to the programs on it.\n",
-        env!("CARGO_PKG_VERSION"),
-        target.debian(),
-        installed_size(tree)?,
-        closure::glibc(agent)?
-    );
-    Ok(std::fs::write(tree.join("DEBIAN/control"), text)?)
-}
-
 /// In KiB, each file rounded up.
 fn installed_size(directory: &Path) -> Done<u64> {
     let mut sum = 0;
@@ -157,30 +156,55 @@ fn installed_size(directory: &Path) -> Done<u64> {
     Ok(sum)
 }
 
-fn pack(tree: &Path, target: Target) -> Done<PathBuf> {
-    let directory = workspace::root().join("target/deb");
-    std::fs::create_dir_all(&directory)?;
-    let package = directory.join(format!("dps-agent_{}_{}.deb", env!("CARGO_PKG_VERSION"), target.debian()));
-    let mut dpkg = Command::new("dpkg-deb");
-    dpkg.args(["--root-owner-group", "-Zxz", "--build"]).arg(tree).arg(&package);
-    if dpkg.status()?.success() { Ok(package) } else { Err("dpkg-deb does not make the package".into()) }
-}
+impl Build {
+    fn features(self) -> &'static [&'static str] {
+        if self.tpm { &[] } else { &["--no-default-features"] }
+    }
 
-impl Target {
-    fn build(self) -> Done<PathBuf> {
-        match self {
-            Self::This => {
+    fn agent(self) -> Done<PathBuf> {
+        match self.target {
+            Target::This => {
                 machine::prepare(&[Need::Compiler])?;
-                workspace::binary("dps-agent", Profile::Release)
+                if self.tpm { workspace::binary("dps-agent", Profile::Release) } else { workspace::without_tpm() }
             }
-            Self::Arm(arm) => {
+            Target::Arm(arm) => {
                 machine::prepare(&[Need::Compiler, arm.compiler()])?;
                 toolchain::foreign(arm)?;
-                toolchain::build(arm, &[])
+                toolchain::build(arm, self.features())
             }
         }
     }
 
+    /// What dpkg is told, for an agent that needs this libc and fills so many KiB.
+    fn control(self, libc: &str, size: u64) -> String {
+        let (libtss2, ways) = match self.tpm {
+            true => (format!(", {LIBTSS2}"), "symmetric key, X.509 certificate or TPM 2.0"),
+            false => (String::new(), "symmetric key or X.509 certificate, not by TPM"),
+        };
+        format!(
+            "Package: dps-agent\nVersion: {}\nArchitecture: {}\nMaintainer: the authors of dps-agent <dps-agent@localhost>\n\
+             Section: net\nPriority: optional\nInstalled-Size: {size}\n\
+             Depends: libc6 (>= {libc}), libgcc-s1{libtss2}\nRecommends: ca-certificates\n\
+             Description: Azure IoT Hub Device Provisioning Service agent for gateways\n \
+             Registers an embedded Linux gateway by {ways},\n \
+             and hands its hub connection to the programs on it.\n",
+            env!("CARGO_PKG_VERSION"),
+            self.target.debian(),
+        )
+    }
+
+    /// The two have one name, as only one of them can be on a gateway; so each has a directory.
+    fn pack(self, tree: &Path) -> Done<PathBuf> {
+        let directory = workspace::root().join(if self.tpm { "target/deb" } else { "target/deb/without-tpm" });
+        std::fs::create_dir_all(&directory)?;
+        let package = directory.join(format!("dps-agent_{}_{}.deb", env!("CARGO_PKG_VERSION"), self.target.debian()));
+        let mut dpkg = Command::new("dpkg-deb");
+        dpkg.args(["--root-owner-group", "-Zxz", "--build"]).arg(tree).arg(&package);
+        if dpkg.status()?.success() { Ok(package) } else { Err("dpkg-deb does not make the package".into()) }
+    }
+}
+
+impl Target {
     fn debian(self) -> &'static str {
         match self {
             Self::This if cfg!(target_arch = "aarch64") => Arm::Aarch64.debian(),
@@ -201,6 +225,19 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With a TPM on any gateway the libraries must be there, however the package is installed; an agent that cannot load them asks for none.
+    #[test]
+    fn the_package_with_tpm_support_depends_on_libtss2_and_the_one_without_does_not() {
+        let depends = |tpm| {
+            let control = Build { target: Target::Arm(Arm::Armv7), tpm }.control("2.34", 1);
+            assert!(control.contains("\nArchitecture: armhf\n") && control.contains("\nInstalled-Size: 1\n"), "{control}");
+            control.lines().find_map(|line| line.strip_prefix("Depends: ").map(str::to_owned)).unwrap()
+        };
+        let libtss2 = "libtss2-esys-3.0.2-0 | libtss2-esys-3.0.2-0t64, libtss2-tctildr0 | libtss2-tctildr0t64";
+        assert_eq!(depends(true), format!("libc6 (>= 2.34), libgcc-s1, {libtss2}"));
+        assert_eq!(depends(false), "libc6 (>= 2.34), libgcc-s1");
+    }
 
     /// What systemd reads is in the other packages too.
     #[test]

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use crate::{Done, workspace};
 
-/// Writes it for one target.
+/// Writes it for one target and with these features.
 ///
 /// # Errors
 /// If Cargo does not tell the dependencies.
-pub fn write(file: &Path, triple: &str) -> Done<PathBuf> {
+pub fn write(file: &Path, triple: &str, features: &[&str]) -> Done<PathBuf> {
     let mut cargo = workspace::cargo();
-    cargo.args(["metadata", "--format-version=1", "--locked", "--filter-platform", triple]);
+    cargo.args(["metadata", "--format-version=1", "--locked", "--filter-platform", triple]).args(features);
     let output = cargo.stderr(std::process::Stdio::inherit()).output()?;
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
     let lock = std::fs::read_to_string(workspace::root().join("Cargo.lock"))?;

@@ -12,7 +12,7 @@ use crate::{Done, package, say, workspace};
 /// What the root file system is made of. Another list makes another one.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,libtss2-esys-3.0.2-0,libtss2-tctildr0,libtss2-mu0,libtss2-tcti-device0,tpm-udev,ca-certificates,curl,busybox";
 /// The same for a later systemd.
-const LATER_PACKAGES: &str = "systemd,systemd-sysv,dbus,ca-certificates";
+const LATER_PACKAGES: &str = "systemd,systemd-sysv,dbus,libtss2-esys-3.0.2-0t64,libtss2-tctildr0t64,ca-certificates";
 const SUITE: &str = "bookworm";
 const LATER_SUITE: &str = "trixie";
 const QUICK: [&str; 2] = ["quick::", "package::"];

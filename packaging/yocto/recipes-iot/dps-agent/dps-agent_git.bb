@@ -22,8 +22,9 @@ S = "${@d.getVar('UNPACKDIR') or d.getVar('WORKDIR')}/dps-agent"
 inherit cargo systemd useradd
 
 PACKAGECONFIG ??= "tpm"
-# Loaded when it runs, by its name: nothing is linked, so nothing has to be there to build.
-PACKAGECONFIG[tpm] = ",,,,libtss2 libtss2-mu libtss2-tcti-device"
+# Loaded when it runs, by its name: nothing is linked, so nothing has to be there to build. tpm2-tss has the rule of udev that gives
+# /dev/tpmrm0 to the group tss.
+PACKAGECONFIG[tpm] = ",,,libtss2 libtss2-mu libtss2-tcti-device tpm2-tss"
 
 FILES:${PN} += "\
     ${nonarch_libdir}/sysusers.d \
