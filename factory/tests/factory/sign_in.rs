@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -228,6 +229,11 @@ fn a_service_that_nobody_vouches_for_is_not_asked() {
     command.env("DPS_NAME", bench.instance());
     let ran = ended(command.spawn().unwrap());
     assert_eq!(ran.code, Some(76), "{}", ran.stderr);
-    assert_eq!(bench.emulator.transcript_all(), ["- ! tls received fatal alert: UnknownCA"], "and only once");
     assert!(ran.stderr.contains("invalid peer certificate: UnknownIssuer"), "{}", ran.stderr);
+    // The program has gone when the service reads its alert.
+    assert!(bench.emulator.wait_for_line("-", "! tls ", Duration::from_secs(60)));
+    assert_eq!(bench.run_as(STATION, &["enrollment", "list"]).code, Some(0));
+    let said = bench.emulator.transcript_all();
+    let refused: Vec<_> = said.iter().filter(|line| line.starts_with("- ")).collect();
+    assert_eq!(refused, ["- ! tls received fatal alert: UnknownCA"], "and only once");
 }
