@@ -87,14 +87,21 @@ pub fn can_create_in(directory: &Path) -> io::Result<()> {
 /// While it lives, nobody else has the lock of the directory. The end of the process ends it too, however that comes about.
 #[derive(Debug)]
 pub struct Lock {
-    _directory: File,
+    directory: File,
+}
+
+impl Drop for Lock {
+    /// Closing it would do, had a child that has not called exec yet not inherited the open directory.
+    fn drop(&mut self) {
+        let _closed_anyway = flock(&self.directory, FlockOperation::Unlock);
+    }
 }
 
 /// The lock of the directory; `None` while somebody else has it. Leaves no file.
 pub fn try_lock(directory: &Path) -> Result<Option<Lock>, FileError> {
     let open = File::open(directory).map_err(failed("open", directory))?;
     match flock(&open, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Lock { _directory: open })),
+        Ok(()) => Ok(Some(Lock { directory: open })),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(failed("lock", directory)(error.into())),
     }
@@ -205,8 +212,10 @@ mod tests {
         let first = try_lock(&directory).unwrap();
         assert!(first.is_some());
         assert!(try_lock(&directory).unwrap().is_none());
+        let inherited = first.as_ref().unwrap().directory.try_clone().unwrap();
         drop(first);
         assert!(try_lock(&directory).unwrap().is_some());
+        drop(inherited);
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
     }
 

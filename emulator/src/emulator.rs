@@ -250,6 +250,12 @@ impl Emulator {
         self.service.wait(patience, is_there).is_some()
     }
 
+    /// Waits until nobody is connected as a device to the hub that it is assigned to, at most for `patience`. The transcript has told why.
+    pub fn wait_for_hub_disconnection(&self, registration_id: &str, patience: Duration) -> bool {
+        let is_there = |state: &State| Some(state.identity(state.find(registration_id)?)?.is_connected());
+        self.service.wait(patience, |state| (is_there(state) != Some(true)).then_some(())).is_some()
+    }
+
     /// How all devices stand now, so that the same can be tried from here more than once.
     pub fn snapshot(&self) -> Snapshot {
         self.service.look(State::snapshot)

@@ -6,6 +6,7 @@ mod client;
 use client::{End, KEY, Mqtt, PATIENCE, SCOPE, emulator, https_register, hub_token, in_one_hour, symmetric, token, user_name};
 use dps_emulator::pki::{Algorithm, Authority, Leaf, VALID};
 use dps_emulator::{Emulator, Telemetry};
+use std::time::Duration;
 
 fn user(hub: &str, device: &str) -> String {
     format!("{hub}/{device}/?api-version=2021-04-12")
@@ -46,8 +47,9 @@ fn an_assigned_device_sends_messages() {
     };
     let expected = [message("devices/Dev/messages/events/", "one"), message("devices/Dev/messages/events/a=b", "two")];
     assert_eq!(emulator.telemetry(), expected);
+    assert!(!emulator.wait_for_hub_disconnection("gw", Duration::ZERO), "it is connected");
     client.send(&[0xe0, 0]);
-    assert!(emulator.wait_for_line("gw", "> disconnect", PATIENCE));
+    assert!(emulator.wait_for_hub_disconnection("gw", PATIENCE));
     let lines = emulator.transcript("gw");
     assert_eq!(
         lines[3..],

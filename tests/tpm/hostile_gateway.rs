@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -173,8 +174,9 @@ impl Gateway {
         counts.into_iter().collect()
     }
 
-    /// What the service was asked.
+    /// What the service was asked. That an agent has left the hub is read after the agent has ended.
     pub fn asked(&self) -> Vec<String> {
+        assert!(self.emulator.wait_for_hub_disconnection(ID, Duration::from_secs(60)));
         let transcript = self.emulator.transcript(ID);
         transcript.into_iter().filter(|line| line.starts_with("> ")).collect()
     }
